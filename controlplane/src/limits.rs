@@ -1,0 +1,60 @@
+//! Every bound of the control plane: queues, batches, pools, pages.
+
+use std::time::Duration;
+
+/// Questions answered at the same time. One more waits in its lane, which is bounded too.
+pub const QUESTIONS_AT_ONCE: usize = 256;
+
+/// Forwarded requests answered at the same time; few, so that questions wait behind few lists.
+pub const FORWARDS_AT_ONCE: usize = 16;
+
+/// Manifests parsed at the same time: 4 MiB of JSON take many times that while they are being read.
+pub const PARSES_AT_ONCE: usize = 4;
+
+/// Connections that read the metadata.
+pub const READERS: usize = 4;
+
+/// Pages that each connection keeps in memory, in KiB.
+pub const CACHE_KIB: i64 = 8 << 10;
+
+/// Changes that wait for the metadata writer.
+pub const CHANGES_WAITING: usize = QUESTIONS_AT_ONCE + 8;
+
+/// Changes in one transaction; a keeper's whole batch counts as one.
+pub const CHANGES_A_BATCH: usize = 128;
+
+/// Manifest bytes in one transaction, after which it takes no further member.
+pub const BATCH_BYTES: usize = 16 << 20;
+
+/// Touches of links kept in memory until they are written.
+pub const TOUCHES: usize = 16_384;
+
+/// Touches written with one batch, so that they don't hold up its replies.
+pub const TOUCHES_A_BATCH: usize = 1_024;
+
+/// Touches at which the writer is woken for them alone.
+pub const TOUCHES_WAKE: usize = TOUCHES / 2;
+
+/// WAL size above which the writer checkpoints between two batches.
+pub const WAL_CHECKPOINT_BYTES: u64 = 8 << 20;
+
+/// WAL size above which it says so in the log.
+pub const WAL_ALARM_BYTES: u64 = 256 << 20;
+
+/// Silence after which the writer writes touches, and gives the WAL's room back.
+pub const IDLE: Duration = Duration::from_secs(10);
+
+/// WAL size that is not worth the flushes of giving it back while idle.
+pub const WAL_KEEP_BYTES: u64 = 1 << 20;
+
+/// How long SQLite waits for a lock: nobody but this process may hold one.
+pub const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// Body of a page of referrers (end-12), as large as a manifest may be.
+pub const REFERRERS_BYTES: usize = 4 << 20;
+
+const _: () = assert!(READERS >= 1 && READERS <= 4);
+const _: () = assert!(FORWARDS_AT_ONCE < QUESTIONS_AT_ONCE);
+const _: () = assert!(CHANGES_WAITING >= QUESTIONS_AT_ONCE, "a question never finds the writer's queue full");
+const _: () = assert!(TOUCHES_A_BATCH <= TOUCHES_WAKE && TOUCHES_WAKE < TOUCHES);
+const _: () = assert!(WAL_KEEP_BYTES < WAL_CHECKPOINT_BYTES && WAL_CHECKPOINT_BYTES < WAL_ALARM_BYTES);

@@ -1,0 +1,83 @@
+//! What the metadata writer counts: one thread writes, anybody reads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters since start; each only grows, except `wal_bytes`.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    batches: AtomicU64,
+    commits: AtomicU64,
+    commit_failures: AtomicU64,
+    members: AtomicU64,
+    members_refused: AtomicU64,
+    touches: AtomicU64,
+    checkpoints: AtomicU64,
+    wal_bytes: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Batches begun.
+    pub batches: u64,
+    /// COMMITs that wrote something and returned no error. A batch that changes nothing has none.
+    pub commits: u64,
+    /// COMMITs that returned an error: 0 or 1, since there is none after it.
+    pub commit_failures: u64,
+    /// Changes asked for; every blob of a keeper's batch is one.
+    pub members: u64,
+    /// Members that were rolled back alone: a precondition, a missing or held reference.
+    pub members_refused: u64,
+    /// Touches of links written.
+    pub touches: u64,
+    /// Checkpoints run, of both kinds.
+    pub checkpoints: u64,
+    /// Length of the write-ahead log file, in bytes, after the last batch.
+    pub wal_bytes: u64,
+}
+
+impl Metrics {
+    /// Each counter is read by itself: together they are only nearly of one moment.
+    pub fn read(&self) -> Counts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            batches: get(&self.batches),
+            commits: get(&self.commits),
+            commit_failures: get(&self.commit_failures),
+            members: get(&self.members),
+            members_refused: get(&self.members_refused),
+            touches: get(&self.touches),
+            checkpoints: get(&self.checkpoints),
+            wal_bytes: get(&self.wal_bytes),
+        }
+    }
+
+    pub(crate) fn batch(&self) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn commit_failure(&self) {
+        self.commit_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn member(&self, taken: bool) {
+        self.members.fetch_add(1, Ordering::Relaxed);
+        self.members_refused.fetch_add(u64::from(!taken), Ordering::Relaxed);
+    }
+
+    pub(crate) fn touched(&self, links: u64) {
+        self.touches.fetch_add(links, Ordering::Relaxed);
+    }
+
+    pub(crate) fn checkpoint(&self) {
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn wal(&self, bytes: u64) {
+        self.wal_bytes.store(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,16 @@
+//! The control plane through the questions that cores and keeper ask it; a module per behaviour.
+
+#![allow(clippy::result_large_err)]
+
+mod batches;
+mod blobs;
+mod commit_failure;
+mod epochs;
+mod fixed_paths;
+mod harness;
+mod lists;
+mod manifests;
+mod preconditions;
+mod referrers;
+mod start_and_stop;
+mod tags;

@@ -1,0 +1,136 @@
+//! Two bounded lanes from the cores to the control plane: questions, and forwarded requests.
+//!
+//! They are two so that a flood of catalog requests can't starve a commit. A full lane is an answer:
+//! [`Problem::Overloaded`], 503 with `Retry-After`; nothing queues without bound.
+
+use oci::{Digest, Problem, Reference, RepositoryName};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Answer, Ask, CommitFailed, Document, Forward, Link, Manifest, Preconditions, Principal, PushedBlob,
+    Reply, StoredManifest,
+};
+
+/// The cores' end. Cloning it is cheap; all clones share the lanes.
+#[derive(Clone)]
+pub struct Control {
+    questions: mpsc::Sender<Ask>,
+    forwards: mpsc::Sender<Forward>,
+}
+
+/// The control plane's end.
+pub struct Lanes {
+    /// Questions, in order of arrival.
+    pub questions: mpsc::Receiver<Ask>,
+    /// Requests to be answered whole.
+    pub forwards: mpsc::Receiver<Forward>,
+}
+
+const OVERLOADED: Problem = Problem::Overloaded { retry_after_s: 1 };
+
+impl Control {
+    /// Two lanes of at most `questions` and `forwards` waiting entries.
+    pub fn lanes(questions: usize, forwards: usize) -> (Control, Lanes) {
+        let (question_sender, questions_receiver) = mpsc::channel(questions);
+        let (forward_sender, forwards_receiver) = mpsc::channel(forwards);
+        let control = Control { questions: question_sender, forwards: forward_sender };
+        (control, Lanes { questions: questions_receiver, forwards: forwards_receiver })
+    }
+
+    /// See [`Ask::Link`].
+    pub async fn link(
+        &self,
+        repository: RepositoryName,
+        digest: Digest,
+        principal: Principal,
+    ) -> Result<Option<Link>, Problem> {
+        self.ask(|answer| Ask::Link { repository, digest, principal, answer }).await
+    }
+
+    /// See [`Ask::Manifest`].
+    pub async fn manifest(
+        &self,
+        repository: RepositoryName,
+        reference: Reference,
+        principal: Principal,
+    ) -> Result<Option<Document>, Problem> {
+        self.ask(|answer| Ask::Manifest { repository, reference, principal, answer }).await
+    }
+
+    /// See [`Ask::OpenUpload`].
+    pub async fn open_upload(&self, repository: RepositoryName, principal: Principal) -> Result<(), Problem> {
+        self.ask(|answer| Ask::OpenUpload { repository, principal, answer }).await
+    }
+
+    /// See [`Ask::Mount`].
+    pub async fn mount(
+        &self,
+        repository: RepositoryName,
+        digest: Digest,
+        from: Option<RepositoryName>,
+        principal: Principal,
+    ) -> Result<bool, Problem> {
+        self.ask(|answer| Ask::Mount { repository, digest, from, principal, answer }).await
+    }
+
+    /// See [`Ask::PutManifest`].
+    pub async fn put_manifest(
+        &self,
+        manifest: Box<Manifest>,
+        principal: Principal,
+    ) -> Result<StoredManifest, Problem> {
+        self.ask(|answer| Ask::PutManifest { manifest, principal, answer }).await
+    }
+
+    /// See [`Ask::DeleteManifest`].
+    pub async fn delete_manifest(
+        &self,
+        repository: RepositoryName,
+        reference: Reference,
+        preconditions: Preconditions,
+        principal: Principal,
+    ) -> Result<(), Problem> {
+        self.ask(|answer| Ask::DeleteManifest { repository, reference, preconditions, principal, answer }).await
+    }
+
+    /// See [`Ask::DeleteBlob`].
+    pub async fn delete_blob(
+        &self,
+        repository: RepositoryName,
+        digest: Digest,
+        principal: Principal,
+    ) -> Result<(), Problem> {
+        self.ask(|answer| Ask::DeleteBlob { repository, digest, principal, answer }).await
+    }
+
+    /// Has the control plane answer a request whole; `request` makes it from the place for the answer.
+    pub async fn forward(&self, request: impl FnOnce(Answer<Reply>) -> Forward) -> Result<Reply, Problem> {
+        let (answer, reply) = oneshot::channel();
+        self.forwards.try_send(request(answer)).map_err(|_full_or_closed| OVERLOADED)?;
+        reply.await.unwrap_or(Err(Problem::Internal))
+    }
+
+    /// See [`Ask::Home`]. Blocks the calling thread: the keeper's, which waits for nothing else meanwhile.
+    pub fn home_blocking(&self, digests: Vec<Digest>) -> Result<Vec<Option<u64>>, Problem> {
+        let (answer, reply) = oneshot::channel();
+        self.questions.blocking_send(Ask::Home { digests, answer }).map_err(|_closed| Problem::Internal)?;
+        reply.blocking_recv().unwrap_or(Err(Problem::Internal))
+    }
+
+    /// See [`Ask::Commit`]. Blocks the calling thread, the keeper's. A control plane that is gone is a
+    /// commit that failed: whether it happened is unknown.
+    pub fn commit_blocking(
+        &self,
+        batch: Vec<PushedBlob>,
+    ) -> Result<Vec<Result<(), Problem>>, CommitFailed> {
+        let (answer, reply) = oneshot::channel();
+        self.questions.blocking_send(Ask::Commit { batch, answer }).map_err(|_closed| CommitFailed)?;
+        reply.blocking_recv().unwrap_or(Err(CommitFailed))
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(Answer<T>) -> Ask) -> Result<T, Problem> {
+        let (answer, reply) = oneshot::channel();
+        self.questions.try_send(question(answer)).map_err(|_full_or_closed| OVERLOADED)?;
+        reply.await.unwrap_or(Err(Problem::Internal))
+    }
+}

@@ -1,0 +1,21 @@
+//! Where the two planes meet: what a core may ask, what it is told, and what keeps its caches true.
+//!
+//! Owns: [`Control`], the cores' end of two bounded lanes; [`Ask`] and [`Forward`], what travels on them;
+//! [`Epochs`], by which a cached *yes* is dropped in the same call that revokes it; [`Writes`], whether
+//! anything may be written at all; [`Health`], what the process knows of itself.
+//!
+//! Invariants: both planes import this crate and neither imports the other. Nothing here waits, except a
+//! caller for its own reply. A receiver of [`Lanes`] is all that a control plane needs to be: a test is one.
+
+mod ask;
+mod epochs;
+mod health;
+mod lanes;
+
+pub use ask::{
+    Answer, Ask, CommitFailed, Document, Forward, Link, Manifest, Preconditions, Principal, PushedBlob,
+    Reply, ReplyBody, StoredManifest,
+};
+pub use epochs::{Epoch, Epochs, Slot};
+pub use health::{CoreHealth, DiskHealth, Health, Refusal, Writes, WritesHealth};
+pub use lanes::{Control, Lanes};

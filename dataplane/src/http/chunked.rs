@@ -1,0 +1,185 @@
+//! The chunked coding of a request body, taken off in place. RFC 9112 §7.1.
+//!
+//! Invariants: every line ends with CR LF; sizes have at most 15 hex digits; extensions and trailers are
+//! skipped and bounded. What differs is an error, and the connection ends with it.
+
+use oci::Problem;
+
+const EXTENSION_BYTES_MAX: u32 = 4096;
+const TRAILER_BYTES_MAX: u32 = 8192;
+const SIZE_DIGITS_MAX: u8 = 15;
+
+/// Where in the coding the next byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunked {
+    state: State,
+    skipped: u32,
+}
+
+/// What one call did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The first so many bytes are payload now.
+    pub payload: usize,
+    /// So many bytes were of this body; what follows them belongs to the next request.
+    pub consumed: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Size { value: u64, digits: u8 },
+    Extension { size: u64 },
+    SizeLf { size: u64 },
+    Data { left: u64 },
+    DataCr,
+    DataLf,
+    Trailer { empty: bool },
+    TrailerLf { last: bool },
+    Done,
+}
+
+const MALFORMED: Problem = Problem::RequestMalformed { why: "the chunked body is malformed" };
+
+impl Chunked {
+    /// At the start of a body.
+    pub fn new() -> Chunked {
+        Chunked { state: State::Size { value: 0, digits: 0 }, skipped: 0 }
+    }
+
+    /// Whether the last chunk and its trailers are through.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Takes the coding off `bytes`, moving the payload to its front.
+    pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, Problem> {
+        let mut payload = 0;
+        let mut at = 0;
+        while at < bytes.len() && !self.is_done() {
+            if let State::Data { left } = self.state {
+                let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                bytes.copy_within(at..at + here, payload);
+                payload += here;
+                at += here;
+                let left = left - here as u64;
+                self.state = if left == 0 { State::DataCr } else { State::Data { left } };
+            } else {
+                self.state = self.framing(bytes[at])?;
+                at += 1;
+            }
+        }
+        Ok(Decoded { payload, consumed: at })
+    }
+
+    fn framing(&mut self, byte: u8) -> Result<State, Problem> {
+        Ok(match (self.state, byte) {
+            (State::Size { value, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F')
+                if digits < SIZE_DIGITS_MAX =>
+            {
+                let digit = (byte as char).to_digit(16).ok_or(MALFORMED)?;
+                State::Size { value: value << 4 | u64::from(digit), digits: digits + 1 }
+            }
+            (State::Size { value, digits: 1.. }, b'\r') => State::SizeLf { size: value },
+            (State::Size { value, digits: 1.. }, b';') => {
+                self.skipped = 0;
+                State::Extension { size: value }
+            }
+            (State::Extension { size }, b'\r') => State::SizeLf { size },
+            (State::Extension { size }, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.skip(EXTENSION_BYTES_MAX)?;
+                State::Extension { size }
+            }
+            (State::SizeLf { size: 0 }, b'\n') => {
+                self.skipped = 0;
+                State::Trailer { empty: true }
+            }
+            (State::SizeLf { size }, b'\n') => State::Data { left: size },
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Size { value: 0, digits: 0 },
+            (State::Trailer { empty }, b'\r') => State::TrailerLf { last: empty },
+            (State::Trailer { empty: true }, b'\t' | b' ') => return Err(MALFORMED),
+            (State::Trailer { .. }, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.skip(TRAILER_BYTES_MAX)?;
+                State::Trailer { empty: false }
+            }
+            (State::TrailerLf { last: true }, b'\n') => State::Done,
+            (State::TrailerLf { last: false }, b'\n') => State::Trailer { empty: true },
+            _ => return Err(MALFORMED),
+        })
+    }
+
+    fn skip(&mut self, max: u32) -> Result<(), Problem> {
+        self.skipped += 1;
+        if self.skipped > max { Err(MALFORMED) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn decode(text: &[u8], cut: usize) -> Result<(Vec<u8>, usize, bool), Problem> {
+        let mut decoder = Chunked::new();
+        let mut out = Vec::new();
+        let mut consumed = 0;
+        for part in text.chunks(cut.max(1)) {
+            let mut part = part.to_vec();
+            let decoded = decoder.decode(&mut part)?;
+            out.extend_from_slice(&part[..decoded.payload]);
+            consumed += decoded.consumed;
+            if decoder.is_done() {
+                break;
+            }
+        }
+        Ok((out, consumed, decoder.is_done()))
+    }
+
+    #[test]
+    fn whatever_way_it_is_cut_the_payload_is_the_same() {
+        let text = b"4\r\nWiki\r\n5;a=b\r\npedia\r\n0\r\nX-Trailer: y\r\n\r\nGET /";
+        for cut in 1..text.len() {
+            let (payload, consumed, done) = decode(text, cut).unwrap();
+            assert_eq!((payload.as_slice(), done), (&b"Wikipedia"[..], true), "{cut}");
+            assert_eq!(consumed, text.len() - 5);
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        let bad: &[&[u8]] = &[
+            b"4\nWiki\r\n",
+            b" 4\r\nWiki\r\n",
+            b"4 \r\nWiki\r\n",
+            b"0x4\r\nWiki\r\n",
+            b"-4\r\n",
+            b"\r\nWiki",
+            b"4\r\nWikix\r\n",
+            b"4\r\nWiki\n0\r\n\r\n",
+            b"ffffffffffffffff\r\n",
+            b"4\rX",
+            b"0\r\n folded\r\n\r\n",
+            b"4;\0\r\nWiki",
+        ];
+        for text in bad {
+            assert!(decode(text, 3).is_err(), "{:?}", String::from_utf8_lossy(text));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_chunks_come_back(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..8), cut in 1usize..64) {
+            let mut text = Vec::new();
+            for chunk in &chunks {
+                text.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
+                text.extend_from_slice(chunk);
+                text.extend_from_slice(b"\r\n");
+            }
+            text.extend_from_slice(b"0\r\n\r\n");
+            let (payload, consumed, done) = decode(&text, cut).unwrap();
+            prop_assert_eq!(payload, chunks.concat());
+            prop_assert!(done && consumed == text.len());
+        }
+    }
+}

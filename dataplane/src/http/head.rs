@@ -1,0 +1,358 @@
+//! A request head: found, parsed, and checked for everything that a proxy before us might read otherwise.
+
+use std::borrow::Cow;
+
+use memchr::memchr;
+use oci::{Method, Problem};
+
+use crate::limits::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX, TARGET_BYTES_MAX};
+
+/// What the bytes so far are.
+pub enum Parsed<'b> {
+    /// Not a whole head yet, and nothing wrong with it.
+    Incomplete,
+    /// A head; what follows it starts at `Head::len`.
+    Head(Head<'b>),
+    /// No head that we take. Where the next one would start is unknown: answer and close.
+    Bad(Problem),
+}
+
+/// A request head, borrowed from the bytes it came in.
+#[derive(Debug)]
+pub struct Head<'b> {
+    /// Bytes of the head, the empty line included.
+    pub len: usize,
+    /// The method.
+    pub method: Method,
+    /// The target in origin form: path and query, as sent.
+    pub target: &'b [u8],
+    /// Whether another request may follow on this connection.
+    pub keep_alive: bool,
+    /// How the body is delimited.
+    pub body: BodyLength,
+    /// The client waits for a 100 before it sends the body.
+    pub expects_continue: bool,
+    /// `Range`.
+    pub range: Option<&'b [u8]>,
+    /// `If-Range`.
+    pub if_range: Option<&'b [u8]>,
+    /// `If-Match`, several lines joined.
+    pub if_match: Option<Cow<'b, [u8]>>,
+    /// `If-None-Match`, several lines joined.
+    pub if_none_match: Option<Cow<'b, [u8]>>,
+    /// `Content-Type`.
+    pub content_type: Option<&'b [u8]>,
+    /// `Content-Range`.
+    pub content_range: Option<&'b [u8]>,
+    /// `User-Agent`.
+    pub user_agent: Option<&'b [u8]>,
+}
+
+/// RFC 9112 §6.3, without the ambiguous cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// Neither header: no body.
+    None,
+    /// `Content-Length`, in bytes.
+    Known(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+}
+
+const fn malformed(why: &'static str) -> Problem {
+    Problem::RequestMalformed { why }
+}
+
+/// Parses the head at the start of `bytes`. Allocates only for a repeated conditional header.
+pub fn parse(bytes: &[u8]) -> Parsed<'_> {
+    let end = match find_end(bytes) {
+        Ok(Some(end)) => end,
+        Ok(None) => return Parsed::Incomplete,
+        Err(problem) => return Parsed::Bad(problem),
+    };
+    match parse_whole(&bytes[..end]) {
+        Ok(head) => Parsed::Head(head),
+        Err(problem) => Parsed::Bad(problem),
+    }
+}
+
+/// The length of the head, once its empty line is there. Every line must end with CR LF.
+fn find_end(bytes: &[u8]) -> Result<Option<usize>, Problem> {
+    match bytes.first() {
+        None => return Ok(None),
+        Some(0x16) => return Err(malformed("this port speaks plain HTTP, not TLS")),
+        Some(first) if !first.is_ascii_uppercase() && *first != b'\r' => {
+            return Err(malformed("this is not an HTTP request"));
+        }
+        Some(_) => {}
+    }
+    let mut line = 0;
+    let mut seen_request_line = false;
+    while let Some(offset) = memchr(b'\n', &bytes[line..]) {
+        let end = line + offset;
+        if end == line || bytes[end - 1] != b'\r' {
+            return Err(malformed("a line does not end with CR LF"));
+        }
+        let empty = end - 1 == line;
+        if empty && seen_request_line {
+            let len = end + 1;
+            return if len > HEAD_BYTES_MAX { Err(Problem::HeadersTooLarge) } else { Ok(Some(len)) };
+        }
+        if empty && line > 0 {
+            // RFC 9112 §2.2 has us ignore one empty line before a request, not a stream of them.
+            return Err(malformed("empty lines before the request"));
+        }
+        seen_request_line |= !empty;
+        line = end + 1;
+    }
+    if !seen_request_line && bytes.len() > TARGET_BYTES_MAX + 64 {
+        return Err(Problem::UriTooLong);
+    }
+    if bytes.len() >= HEAD_BYTES_MAX { Err(Problem::HeadersTooLarge) } else { Ok(None) }
+}
+
+fn parse_whole(bytes: &[u8]) -> Result<Head<'_>, Problem> {
+    let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
+        Ok(_) => return Err(malformed("the request head is malformed")),
+        Err(httparse::Error::TooManyHeaders) => return Err(Problem::HeadersTooLarge),
+        Err(httparse::Error::Version) => return Err(version_problem(bytes)),
+        Err(_) => return Err(malformed("the request head is malformed")),
+    }
+    let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
+        return Err(malformed("the request line is malformed"));
+    };
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(Problem::UriTooLong);
+    }
+    let mut head = Head {
+        len: bytes.len(),
+        method: Method::parse(method),
+        target: origin_form(target.as_bytes()),
+        keep_alive: version == 1,
+        body: BodyLength::None,
+        expects_continue: false,
+        range: None,
+        if_range: None,
+        if_match: None,
+        if_none_match: None,
+        content_type: None,
+        content_range: None,
+        user_agent: None,
+    };
+    let mut hosts = 0;
+    let mut lengths = 0;
+    let mut codings = 0;
+    for field in request.headers.iter() {
+        let value = trim(field.value);
+        match Name::of(field.name.as_bytes()) {
+            Name::Host => hosts += 1,
+            Name::ContentLength => {
+                lengths += 1;
+                head.body = BodyLength::Known(parse_length(value)?);
+            }
+            Name::TransferEncoding => {
+                codings += 1;
+                if version == 0 {
+                    return Err(malformed("Transfer-Encoding in HTTP/1.0"));
+                }
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(malformed("the only Transfer-Encoding is chunked"));
+                }
+            }
+            Name::Connection => {
+                for token in value.split(|byte| *byte == b',').map(trim) {
+                    if token.eq_ignore_ascii_case(b"close") {
+                        head.keep_alive = false;
+                    }
+                }
+            }
+            Name::Expect => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Problem::ExpectationFailed);
+                }
+                head.expects_continue = version == 1;
+            }
+            Name::Range => once(&mut head.range, value)?,
+            Name::IfRange => once(&mut head.if_range, value)?,
+            Name::ContentType => once(&mut head.content_type, value)?,
+            Name::ContentRange => once(&mut head.content_range, value)?,
+            Name::IfMatch => join(&mut head.if_match, value),
+            Name::IfNoneMatch => join(&mut head.if_none_match, value),
+            Name::UserAgent => head.user_agent = Some(value),
+            Name::Other => {}
+        }
+    }
+    if hosts > 1 || (hosts == 0 && version == 1) {
+        return Err(malformed("exactly one Host is required"));
+    }
+    if lengths > 1 || codings > 1 || (lengths > 0 && codings > 0) {
+        return Err(malformed("the length of the body is ambiguous"));
+    }
+    if codings == 1 {
+        head.body = BodyLength::Chunked;
+    }
+    Ok(head)
+}
+
+enum Name {
+    Host,
+    ContentLength,
+    TransferEncoding,
+    Connection,
+    Expect,
+    Range,
+    IfRange,
+    ContentType,
+    ContentRange,
+    IfMatch,
+    IfNoneMatch,
+    UserAgent,
+    Other,
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Name {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            4 if is("host") => Name::Host,
+            5 if is("range") => Name::Range,
+            6 if is("expect") => Name::Expect,
+            8 if is("if-range") => Name::IfRange,
+            8 if is("if-match") => Name::IfMatch,
+            10 if is("connection") => Name::Connection,
+            10 if is("user-agent") => Name::UserAgent,
+            12 if is("content-type") => Name::ContentType,
+            13 if is("if-none-match") => Name::IfNoneMatch,
+            13 if is("content-range") => Name::ContentRange,
+            14 if is("content-length") => Name::ContentLength,
+            17 if is("transfer-encoding") => Name::TransferEncoding,
+            _ => Name::Other,
+        }
+    }
+}
+
+fn once<'b>(place: &mut Option<&'b [u8]>, value: &'b [u8]) -> Result<(), Problem> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(malformed("a header that may come once came twice")),
+    }
+}
+
+fn join<'b>(place: &mut Option<Cow<'b, [u8]>>, value: &'b [u8]) {
+    *place = Some(match place.take() {
+        None => Cow::Borrowed(value),
+        Some(before) => Cow::Owned([&before, b", ".as_slice(), value].concat()),
+    });
+}
+
+/// RFC 9112 §6.2: digits and nothing else; a sign, a list or a number beyond all blobs is refused.
+fn parse_length(value: &[u8]) -> Result<u64, Problem> {
+    if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(malformed("Content-Length is malformed"));
+    }
+    Ok(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+}
+
+/// RFC 9112 §3.2.2: a server takes the absolute form too. The authority is not looked at: we never build
+/// an answer from it.
+fn origin_form(target: &[u8]) -> &[u8] {
+    let Some(after) = [b"http://".as_slice(), b"https://"]
+        .iter()
+        .find(|scheme| target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme))
+        .map(|scheme| &target[scheme.len()..])
+    else {
+        return target;
+    };
+    memchr(b'/', after).map_or(b"/", |path| &after[path..])
+}
+
+fn version_problem(bytes: &[u8]) -> Problem {
+    let line = &bytes[..memchr(b'\r', bytes).unwrap_or(bytes.len())];
+    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    match version {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Problem::VersionUnsupported
+        }
+        _ => malformed("the request line is malformed"),
+    }
+}
+
+fn trim(value: &[u8]) -> &[u8] {
+    value.trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Head<'_>, Option<Problem>> {
+        match parse(text.as_bytes()) {
+            Parsed::Head(head) => Ok(head),
+            Parsed::Incomplete => Err(None),
+            Parsed::Bad(problem) => Err(Some(problem)),
+        }
+    }
+
+    #[test]
+    fn a_head_is_incomplete_until_its_last_byte() {
+        let whole = "GET /v2/ HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\n\r\n";
+        for end in 0..whole.len() {
+            assert!(matches!(parsed(&whole[..end]), Err(None)), "{end}");
+        }
+        let head = parsed(whole).unwrap();
+        assert_eq!((head.len, head.target, head.keep_alive), (whole.len(), &b"/v2/"[..], true));
+        assert_eq!(head.range, Some(&b"bytes=0-1"[..]));
+    }
+
+    #[test]
+    fn bodies_are_delimited_in_one_way_or_refused() {
+        let with = |fields: &str| format!("PUT /v2/ HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+        let cases = [
+            ("", Some(BodyLength::None)),
+            ("Content-Length: 12\r\n", Some(BodyLength::Known(12))),
+            ("Transfer-Encoding: chunked\r\n", Some(BodyLength::Chunked)),
+            ("Content-Length: 12\r\nContent-Length: 12\r\n", None),
+            ("Content-Length: +12\r\n", None),
+            ("Content-Length: 1 2\r\n", None),
+            ("Content-Length: 12, 12\r\n", None),
+            ("Content-Length: 99999999999999999999\r\n", None),
+            ("Content-Length:\r\n", None),
+            ("Content-Length: 12\r\nTransfer-Encoding: chunked\r\n", None),
+            ("Transfer-Encoding: gzip, chunked\r\n", None),
+            ("Transfer-Encoding: xchunked\r\n", None),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", None),
+            ("Transfer-Encoding : chunked\r\n", None),
+            ("X: a\r\n Transfer-Encoding: chunked\r\n", None),
+            ("X: a\nTransfer-Encoding: chunked\r\n", None),
+        ];
+        for (fields, expected) in cases {
+            let text = with(fields);
+            match (parsed(&text), expected) {
+                (Ok(head), Some(body)) => assert_eq!(head.body, body, "{fields:?}"),
+                (Err(Some(_)), None) => {}
+                (got, _) => panic!("{fields:?} gave {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_absolute_form_is_taken_for_its_path() {
+        let head = parsed("GET http://elsewhere:5/v2/x?n=1 HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert_eq!(head.target, b"/v2/x?n=1");
+    }
+
+    #[test]
+    fn tls_and_other_protocols_are_told_at_their_first_byte() {
+        assert!(matches!(parsed("\u{16}\u{3}\u{1}"), Err(Some(Problem::RequestMalformed { .. }))));
+        assert!(matches!(parsed("\0"), Err(Some(Problem::RequestMalformed { .. }))));
+        assert!(matches!(
+            parsed("GET / HTTP/2.0\r\nHost: h\r\n\r\n"),
+            Err(Some(Problem::VersionUnsupported))
+        ));
+    }
+}

@@ -1,0 +1,159 @@
+//! Pooled buffers: what one write of an upload or one read of a cold file goes through.
+//!
+//! Owns: the core's idle buffers. A [`Buf`] goes home when it is dropped, on whatever thread: a frozen one
+//! may be dropped by another core, so the list of idle buffers is behind a mutex (entered twice per
+//! 256 KiB, never for a hot read).
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Poll, Waker},
+};
+
+use bytes::Bytes;
+
+use crate::limits::{BUF_BYTES, BUFS_KEPT_PER_CORE, BUFS_PER_CORE};
+
+/// The home of one core's buffers.
+#[derive(Clone, Default)]
+pub(super) struct Home(Arc<Mutex<Shelf>>);
+
+#[derive(Default)]
+struct Shelf {
+    idle: Vec<Box<[u8]>>,
+    out: usize,
+    waiting: VecDeque<Waker>,
+}
+
+/// A buffer of `BUF_BYTES`, of which the first `len` bytes are filled.
+pub struct Buf {
+    memory: Box<[u8]>,
+    len: usize,
+    home: Home,
+}
+
+impl Home {
+    /// A buffer now, or `None` when [`BUFS_PER_CORE`] are out.
+    pub(super) fn take(&self) -> Option<Buf> {
+        let mut shelf = self.shelf();
+        if shelf.out == BUFS_PER_CORE {
+            return None;
+        }
+        shelf.out += 1;
+        let idle = shelf.idle.pop();
+        drop(shelf);
+        let memory = idle.unwrap_or_else(|| vec![0; BUF_BYTES].into_boxed_slice());
+        Some(Buf { memory, len: 0, home: self.clone() })
+    }
+
+    /// A buffer as soon as there is one, first come first served.
+    pub(super) async fn wait(&self) -> Buf {
+        std::future::poll_fn(|context| match self.take() {
+            Some(buf) => Poll::Ready(buf),
+            None => {
+                self.shelf().waiting.push_back(context.waker().clone());
+                // One may have come home between the two looks.
+                self.take().map_or(Poll::Pending, Poll::Ready)
+            }
+        })
+        .await
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buf {
+    /// The filled part.
+    pub fn filled(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+
+    /// The filled part, to be decoded in place.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[..self.len]
+    }
+
+    /// The part that may still be filled.
+    pub fn spare(&mut self) -> &mut [u8] {
+        &mut self.memory[self.len..]
+    }
+
+    /// Says that the first `count` bytes of [`Buf::spare`] are filled now. `count <= spare().len()`.
+    pub fn fill(&mut self, count: usize) {
+        assert!(count <= self.memory.len() - self.len);
+        self.len += count;
+    }
+
+    /// Keeps the first `len` filled bytes. `len <= filled().len()`.
+    pub fn truncate(&mut self, len: usize) {
+        assert!(len <= self.len);
+        self.len = len;
+    }
+
+    /// The filled part, shareable; the memory goes home when the last handle is dropped.
+    pub fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        self.filled()
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        let mut shelf = self.home.shelf();
+        shelf.out -= 1;
+        if shelf.idle.len() < BUFS_KEPT_PER_CORE {
+            shelf.idle.push(memory);
+        }
+        let waker = shelf.waiting.pop_front();
+        drop(shelf);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+// SAFETY: the memory is boxed, so its address stays when the `Buf` moves, and all of it is initialised.
+unsafe impl monoio::buf::IoBufMut for Buf {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.spare().as_mut_ptr()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.spare().len()
+    }
+
+    unsafe fn set_init(&mut self, count: usize) {
+        self.fill(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_buffers_that_are_out_is_bounded_and_they_come_home() {
+        let home = Home::default();
+        let mut out: Vec<Buf> = std::iter::from_fn(|| home.take()).collect();
+        assert_eq!(out.len(), BUFS_PER_CORE);
+        let mut last = out.pop().unwrap();
+        last.spare()[..3].copy_from_slice(b"abc");
+        last.fill(3);
+        let frozen = last.freeze();
+        assert_eq!(&frozen[..], b"abc");
+        assert!(home.take().is_none());
+        drop(frozen);
+        assert_eq!(home.take().unwrap().filled(), b"");
+        drop(out);
+        assert_eq!(home.shelf().out, 0);
+        assert_eq!(home.shelf().idle.len(), BUFS_KEPT_PER_CORE);
+    }
+}

@@ -1,0 +1,204 @@
+//! Files: read at once when memory has the pages, otherwise later by the ring or the pool.
+
+use std::{
+    future::Future,
+    io::{self, IoSliceMut},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{Buf, Call, Driver, Faults, Instant, Io, fs::Stat};
+
+/// An open file. Clones share it; it is closed when the last is dropped. It may move between cores.
+#[derive(Clone)]
+pub struct File(Arc<Inner>);
+
+struct Inner {
+    fd: OwnedFd,
+    name: Box<str>,
+    faults: Faults,
+    /// When all pages of a small file were last found in memory; see `send_file`.
+    resident_at: AtomicU64,
+}
+
+impl File {
+    pub(super) fn new(fd: OwnedFd, name: &str, faults: Faults) -> File {
+        File(Arc::new(Inner { fd, name: name.into(), faults, resident_at: AtomicU64::new(0) }))
+    }
+
+    /// The path it was opened by, relative to the data directory.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What it is now.
+    pub fn stat(&self) -> io::Result<Stat> {
+        let stat = rustix::fs::fstat(&self.0.fd)?;
+        if !Stat::is_file(&stat) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(Stat::from_raw(&stat))
+    }
+
+    pub(super) fn resident_at(&self) -> u64 {
+        self.0.resident_at.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn found_resident(&self, now: Instant) {
+        self.0.resident_at.store(now.nanos(), Ordering::Relaxed);
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.fd.as_fd()
+    }
+}
+
+impl AsRawFd for File {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.fd.as_raw_fd()
+    }
+}
+
+impl Io {
+    /// Reads what memory has, without waiting. `None`: nothing of it, or the file system can't tell.
+    /// Fewer bytes than asked for: the rest is not in memory, or the file ends.
+    pub fn read_now(&self, file: &File, at: u64, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], at, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads at most `len` bytes into the spare part of `into`, waiting for the disk if need be. The buffer
+    /// comes back in every case. A short read is normal; 0 is the end of the file.
+    pub fn read(
+        &self,
+        file: &File,
+        at: u64,
+        len: usize,
+        into: Buf,
+    ) -> impl Future<Output = (io::Result<usize>, Buf)> + use<> {
+        let file = file.clone();
+        let started = match self.driver() {
+            Driver::Uring => Later::Ring(monoio::spawn(read_by_ring(file, at, len, into))),
+            Driver::Epoll => {
+                let job = self.pool().run(move |_fs| {
+                    let mut into = into;
+                    let mut spare = into.spare();
+                    let len = len.min(spare.len());
+                    spare = &mut spare[..len];
+                    let result = rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut *spare, at));
+                    if let Ok(count) = result {
+                        into.fill(count);
+                    }
+                    Ok((result.map_err(io::Error::from), into))
+                });
+                Later::Pool(Box::pin(job))
+            }
+        };
+        let io = self.clone();
+        async move {
+            match started {
+                Later::Ring(task) => task.await,
+                Later::Pool(job) => match job.await {
+                    Ok(done) => done,
+                    // The queue was full, and took the buffer with it.
+                    Err(error) => (Err(error), io.buf().await),
+                },
+            }
+        }
+    }
+
+    /// Writes all of `from` at `at`, or fails; on failure any part of it may have been written. It starts
+    /// when called and goes on if the future is dropped.
+    pub fn write(
+        &self,
+        file: &File,
+        at: u64,
+        from: Bytes,
+    ) -> impl Future<Output = io::Result<()>> + 'static + use<> {
+        let file = file.clone();
+        let allowed = file.0.faults.meet(Call::Write, file.name());
+        let started = allowed.map(|()| match self.driver() {
+            Driver::Uring => Later::Ring(monoio::spawn(write_by_ring(file, at, from))),
+            Driver::Epoll => {
+                let job = self.pool().run(move |_fs| {
+                    let mut at = at;
+                    let mut rest = &from[..];
+                    while !rest.is_empty() {
+                        let count = rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, rest, at))?;
+                        if count == 0 {
+                            return Err(io::ErrorKind::WriteZero.into());
+                        }
+                        rest = &rest[count..];
+                        at += count as u64;
+                    }
+                    Ok(())
+                });
+                Later::Pool(Box::pin(job))
+            }
+        });
+        async move {
+            match started? {
+                Later::Ring(task) => task.await,
+                Later::Pool(job) => job.await,
+            }
+        }
+    }
+}
+
+/// Something that was started on one of the two legs.
+enum Later<R: 'static, P> {
+    Ring(monoio::task::JoinHandle<R>),
+    Pool(P),
+}
+
+/// monoio closes a file that it was given, so it is given a duplicate: an operation in flight keeps the
+/// file open by itself, whatever becomes of its future.
+fn for_the_ring(file: &File) -> io::Result<monoio::fs::File> {
+    monoio::fs::File::from_std(std::fs::File::from(file.0.fd.try_clone()?))
+}
+
+async fn read_by_ring(file: File, at: u64, len: usize, into: Buf) -> (io::Result<usize>, Buf) {
+    match for_the_ring(&file) {
+        Ok(ring) => {
+            let (result, part) = ring.read_at(Part { into, len }, at).await;
+            (result, part.into)
+        }
+        Err(error) => (Err(error), into),
+    }
+}
+
+async fn write_by_ring(file: File, at: u64, from: Bytes) -> io::Result<()> {
+    for_the_ring(&file)?.write_all_at(from, at).await.0
+}
+
+/// The first `len` bytes of a buffer's spare part.
+struct Part {
+    into: Buf,
+    len: usize,
+}
+
+// SAFETY: as for `Buf`, of which this shows less.
+unsafe impl monoio::buf::IoBufMut for Part {
+    fn write_ptr(&mut self) -> *mut u8 {
+        self.into.write_ptr()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        self.into.bytes_total().min(self.len)
+    }
+
+    unsafe fn set_init(&mut self, count: usize) {
+        self.into.fill(count);
+    }
+}

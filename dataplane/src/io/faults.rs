@@ -1,0 +1,99 @@
+//! A record of what was asked of the disk, and failures on demand: how tests see and break the order of
+//! syncs, names and commits.
+//!
+//! In a server there is none of it: [`Faults::none`] is an empty option, one branch a call.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// A kind of call that changes the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Data into a file.
+    Write,
+    /// Space ahead of data.
+    Allocate,
+    /// fdatasync of a file.
+    SyncData,
+    /// syncfs of the volume.
+    SyncVolume,
+    /// fsync of a directory.
+    SyncDirectory,
+    /// A second name for a file.
+    Link,
+    /// A file over another one's name.
+    Rename,
+    /// A name goes.
+    Unlink,
+    /// A directory or file is made.
+    Create,
+    /// Metadata COMMIT; recorded by a test's control plane.
+    Commit,
+    /// The client was answered; recorded by a test.
+    Reply,
+}
+
+/// What a test sees and wants.
+#[derive(Clone, Default)]
+pub struct Faults(Option<Arc<Mutex<Script>>>);
+
+#[derive(Default)]
+struct Script {
+    seen: Vec<(Call, String)>,
+    failing: Option<(Call, usize, i32)>,
+}
+
+impl Faults {
+    /// Nothing is recorded and nothing fails.
+    pub fn none() -> Faults {
+        Faults(None)
+    }
+
+    /// Records every call.
+    pub fn recording() -> Faults {
+        Faults(Some(Arc::default()))
+    }
+
+    /// After `skip` more calls of this kind, all further ones fail with `errno`, until [`Faults::heal`].
+    pub fn fail(&self, call: Call, skip: usize, errno: i32) {
+        self.script(|script| script.failing = Some((call, skip, errno)));
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        self.script(|script| script.failing = None);
+    }
+
+    /// What was recorded since the last time.
+    pub fn take(&self) -> Vec<(Call, String)> {
+        let mut seen = Vec::new();
+        self.script(|script| seen = std::mem::take(&mut script.seen));
+        seen
+    }
+
+    /// Records a call on `name`, and says whether it may go on.
+    pub fn meet(&self, call: Call, name: &str) -> io::Result<()> {
+        let mut result = Ok(());
+        self.script(|script| {
+            script.seen.push((call, name.to_owned()));
+            if let Some((failing, skip, errno)) = &mut script.failing
+                && *failing == call
+            {
+                if *skip == 0 {
+                    result = Err(io::Error::from_raw_os_error(*errno));
+                } else {
+                    *skip -= 1;
+                }
+            }
+        });
+        result
+    }
+
+    fn script(&self, with: impl FnOnce(&mut Script)) {
+        if let Some(script) = &self.0 {
+            with(&mut script.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}

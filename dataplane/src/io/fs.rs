@@ -1,0 +1,301 @@
+//! Names under the data directory, and the syncs that make them last. Every call here may block, so it
+//! runs on the pool, on the keeper, or before the cores start.
+//!
+//! Owns: the one descriptor of the data directory, opened before the first write and never reopened:
+//! syncfs reports an error once per descriptor, and a later one would not see it.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+};
+
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
+
+use super::{Call, Faults, File};
+
+/// The data directory. Paths are relative to it and never leave it. Clones share the descriptor.
+#[derive(Clone)]
+pub struct Fs {
+    root: Arc<OwnedFd>,
+    faults: Faults,
+}
+
+/// What a file is, of all that `stat` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Length in bytes.
+    pub len: u64,
+    /// How many names it has.
+    pub links: u64,
+    /// Its number on the volume.
+    pub inode: u64,
+    /// The volume.
+    pub device: u64,
+    /// When it was last changed, seconds since 1970.
+    pub changed_unix: u64,
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The last part of its path.
+    pub name: String,
+    /// The file's number on the volume.
+    pub inode: u64,
+}
+
+/// Room on the volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What an unprivileged user may still take, in bytes.
+    pub free_bytes: u64,
+    /// The whole volume in bytes.
+    pub total_bytes: u64,
+}
+
+impl Fs {
+    /// Opens the data directory, which exists.
+    pub fn open(root: &Path, faults: Faults) -> io::Result<Fs> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root, flags, Mode::empty())?;
+        Ok(Fs { root: Arc::new(root), faults })
+    }
+
+    /// The same recorder, for the calls that do not go through names.
+    pub(super) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// Makes a directory. `false`: it was there.
+    pub fn make_directory(&self, path: &str) -> io::Result<bool> {
+        self.faults.meet(Call::Create, path)?;
+        match rustix::fs::mkdirat(&self.root, path, Mode::from_raw_mode(0o755)) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a new file for reading and writing; it is an error if it exists.
+    pub fn create(&self, path: &str) -> io::Result<File> {
+        self.faults.meet(Call::Create, path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.root, path, flags, Mode::from_raw_mode(0o644))?;
+        Ok(File::new(fd, path, self.faults.clone()))
+    }
+
+    /// Opens a file for reading. `None`: there is none of that name.
+    pub fn open_file(&self, path: &str) -> io::Result<Option<File>> {
+        self.open_with(path, OFlags::RDONLY)
+    }
+
+    /// Opens a file for reading and writing. `None`: there is none of that name.
+    pub fn open_writable(&self, path: &str) -> io::Result<Option<File>> {
+        self.open_with(path, OFlags::RDWR)
+    }
+
+    /// What lies at `path`. `None`: nothing.
+    pub fn stat(&self, path: &str) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Stat::from_raw(&stat))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The names in a directory, in no order.
+    pub fn list(&self, path: &str) -> io::Result<Vec<Listed>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.root, path, flags, Mode::empty())?;
+        let mut listed = Vec::new();
+        for entry in Dir::read_from(&fd)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                listed.push(Listed { name: name.into_owned(), inode: entry.ino() });
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Gives the file at `from` a second name. `false`: that name is taken.
+    pub fn link(&self, from: &str, to: &str) -> io::Result<bool> {
+        self.faults.meet(Call::Link, to)?;
+        match rustix::fs::linkat(&self.root, from, &self.root, to, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Moves `from` over whatever `to` was.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.faults.meet(Call::Rename, to)?;
+        Ok(rustix::fs::renameat(&self.root, from, &self.root, to)?)
+    }
+
+    /// Takes a file's name away. A name that is not there is fine.
+    pub fn unlink(&self, path: &str) -> io::Result<()> {
+        self.remove(path, AtFlags::empty())
+    }
+
+    /// Takes an empty directory away. One that is not there is fine.
+    pub fn remove_directory(&self, path: &str) -> io::Result<()> {
+        self.remove(path, AtFlags::REMOVEDIR)
+    }
+
+    /// Makes the names in a directory last. Never retry an error.
+    pub fn sync_directory(&self, path: &str) -> io::Result<()> {
+        self.faults.meet(Call::SyncDirectory, path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.root, path, flags, Mode::empty())?;
+        Ok(rustix::fs::fsync(fd)?)
+    }
+
+    /// Makes everything on the volume last. Never retry an error.
+    pub fn sync_volume(&self) -> io::Result<()> {
+        self.faults.meet(Call::SyncVolume, ".")?;
+        Ok(rustix::fs::syncfs(self.root.as_fd())?)
+    }
+
+    /// Makes a file's data last. Never retry an error.
+    pub fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.faults.meet(Call::SyncData, file.name())?;
+        Ok(rustix::fs::fdatasync(file)?)
+    }
+
+    /// Appends to a file at `at`, all of `bytes`.
+    pub fn write_all_at(&self, file: &File, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
+        self.faults.meet(Call::Write, file.name())?;
+        while !bytes.is_empty() {
+            let count = rustix::io::retry_on_intr(|| rustix::io::pwrite(file, bytes, at))?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[count..];
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads up to `into.len()` bytes at `at`; fewer only at the end of the file.
+    pub fn read_at(&self, file: &File, mut at: u64, mut into: &mut [u8]) -> io::Result<usize> {
+        let wanted = into.len();
+        while !into.is_empty() {
+            let count = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *into, at))?;
+            if count == 0 {
+                break;
+            }
+            into = &mut into[count..];
+            at += count as u64;
+        }
+        Ok(wanted - into.len())
+    }
+
+    /// Cuts or extends a file to `len` bytes.
+    pub fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
+        self.faults.meet(Call::Write, file.name())?;
+        Ok(rustix::fs::ftruncate(file, len)?)
+    }
+
+    /// Holds space for `len` bytes from `at` without changing the file's length. A file system that can't
+    /// is fine; one that is full is an error.
+    pub fn allocate(&self, file: &File, at: u64, len: u64) -> io::Result<()> {
+        self.faults.meet(Call::Allocate, file.name())?;
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, at, len) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Gives back what was held beyond `len` bytes.
+    pub fn trim(&self, file: &File, len: u64) -> io::Result<()> {
+        // Truncating to the same length frees the blocks behind it.
+        Ok(rustix::fs::ftruncate(file, len)?)
+    }
+
+    /// Starts the write-back of a part of a file, so that a later sync has less to wait for.
+    pub fn write_back(&self, file: &File, at: u64, len: u64) -> io::Result<()> {
+        disk_hint::write_back(file, at, len)
+    }
+
+    /// Forgets what memory holds of a file's data, so that the next read comes from the disk.
+    pub fn forget_pages(&self, file: &File) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
+
+    /// Room on the volume.
+    pub fn space(&self) -> io::Result<Space> {
+        let stat = rustix::fs::fstatvfs(&self.root)?;
+        Ok(Space {
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    /// The volume's file system by the name under which we know how it syncs; `"unknown"` otherwise.
+    pub fn filesystem(&self) -> io::Result<&'static str> {
+        Ok(match rustix::fs::fstatfs(&self.root)?.f_type as u64 & 0xffff_ffff {
+            0xef53 => "ext4",
+            0x5846_5342 => "xfs",
+            0x9123_683e => "btrfs",
+            0x0102_1994 => "tmpfs",
+            0x794c_7630 => "overlay",
+            0x6969 => "nfs",
+            _ => "unknown",
+        })
+    }
+
+    fn open_with(&self, path: &str, flags: OFlags) -> io::Result<Option<File>> {
+        match rustix::fs::openat(&self.root, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
+        {
+            Ok(fd) => Ok(Some(File::new(fd, path, self.faults.clone()))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn remove(&self, path: &str, flags: AtFlags) -> io::Result<()> {
+        self.faults.meet(Call::Unlink, path)?;
+        match rustix::fs::unlinkat(&self.root, path, flags) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Stat {
+    pub(super) fn from_raw(stat: &rustix::fs::Stat) -> Stat {
+        Stat {
+            len: stat.st_size.unsigned_abs(),
+            links: stat.st_nlink,
+            inode: stat.st_ino,
+            device: stat.st_dev,
+            changed_unix: stat.st_ctime.unsigned_abs(),
+        }
+    }
+
+    pub(super) fn is_file(stat: &rustix::fs::Stat) -> bool {
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+    }
+}
+
+mod disk_hint {
+    //! One call that rustix lacks.
+
+    use std::{io, os::fd::AsRawFd};
+
+    use crate::io::File;
+
+    pub(super) fn write_back(file: &File, at: u64, len: u64) -> io::Result<()> {
+        let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: no memory is passed; the descriptor is open while `file` is borrowed.
+        let result =
+            unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}

@@ -1,0 +1,275 @@
+//! Sockets: direct non-blocking calls, and waiting for when they would block.
+//!
+//! Owns: for every socket of the core, what epoll last said of it, who waits for it and until when. One
+//! task owns a socket, so there is at most one waiter.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    pin::Pin,
+    task::{Context, Poll, Waker},
+};
+
+use rustix::{
+    event::epoll::EventFlags,
+    io::Errno,
+    net::{RecvFlags, SendFlags, Shutdown},
+};
+
+use super::{Instant, Io, pipes::Stranded};
+
+/// A connected socket in its core's set.
+pub struct Socket {
+    fd: OwnedFd,
+    key: u64,
+    io: Io,
+    /// Bytes of a file that left for this socket and wait in a pipe; see `send_file`.
+    pub(super) stranded: RefCell<Option<Stranded>>,
+}
+
+/// The event data of the wake descriptor; no socket has it.
+pub(super) const WAKE: u64 = u64::MAX;
+
+#[derive(Default)]
+pub(super) struct SocketTable {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Entry {
+    /// Distinguishes the sockets that had this place one after the other.
+    generation: u32,
+    readable: bool,
+    writable: bool,
+    hung_up: bool,
+    waiter: Option<(Waker, Interest)>,
+    deadline: Option<Instant>,
+    /// The deadline under which the timers know it.
+    filed: Option<Instant>,
+    expired: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Interest {
+    Read,
+    Write,
+}
+
+impl SocketTable {
+    pub(super) fn insert(&mut self) -> u64 {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry::default());
+            self.entries.len() as u32 - 1
+        });
+        let entry = &mut self.entries[index as usize];
+        // New sockets are tried before they are waited for.
+        *entry =
+            Entry { generation: entry.generation, readable: true, writable: true, ..Entry::default() };
+        u64::from(entry.generation) << 32 | u64::from(index)
+    }
+
+    pub(super) fn remove(&mut self, key: u64) {
+        if let Some(entry) = self.get(key) {
+            // The last generation is never reached by the wake descriptor's data.
+            entry.generation = (entry.generation + 1) % (u32::MAX - 1);
+            entry.waiter = None;
+            entry.filed = None;
+            self.free.push(key as u32);
+        }
+    }
+
+    /// Has every waiting task look again, whether there is something or not.
+    pub(super) fn rouse(&mut self) {
+        for entry in &mut self.entries {
+            if let Some((waker, _)) = entry.waiter.take() {
+                entry.readable = true;
+                entry.writable = true;
+                waker.wake();
+            }
+        }
+    }
+
+    pub(super) fn ready(&mut self, key: u64, flags: EventFlags) {
+        // An event may be on its way while its socket is closed.
+        let Some(entry) = self.get(key) else { return };
+        let broken = EventFlags::ERR | EventFlags::HUP;
+        if flags.intersects(EventFlags::IN | broken | EventFlags::RDHUP) {
+            entry.readable = true;
+        }
+        if flags.intersects(EventFlags::OUT | broken) {
+            entry.writable = true;
+        }
+        // A hang-up comes once, maybe together with data, so it must outlast a short read.
+        entry.hung_up |= flags.intersects(EventFlags::RDHUP | broken);
+        if let Some((waker, interest)) = entry.waiter.take() {
+            if entry.is_ready(interest) {
+                waker.wake();
+            } else {
+                entry.waiter = Some((waker, interest));
+            }
+        }
+    }
+
+    /// The timers' tick for this socket came. Gives when to file it again, if at all.
+    pub(super) fn expire(&mut self, key: u64, now: Instant) -> Option<Instant> {
+        let entry = self.get(key)?;
+        entry.filed = None;
+        let deadline = entry.deadline?;
+        if deadline > now {
+            entry.filed = Some(deadline);
+            return Some(deadline);
+        }
+        entry.expired = true;
+        entry.deadline = None;
+        if let Some((waker, _)) = entry.waiter.take() {
+            waker.wake();
+        }
+        None
+    }
+
+    fn get(&mut self, key: u64) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(key as u32 as usize)?;
+        (entry.generation == (key >> 32) as u32).then_some(entry)
+    }
+}
+
+impl Entry {
+    fn is_ready(&self, interest: Interest) -> bool {
+        match interest {
+            Interest::Read => self.readable || self.hung_up,
+            Interest::Write => self.writable,
+        }
+    }
+}
+
+impl Socket {
+    pub(super) fn new(fd: OwnedFd, key: u64, io: Io) -> Socket {
+        Socket { fd, key, io, stranded: RefCell::new(None) }
+    }
+
+    pub(super) fn fd(&self) -> impl AsFd + '_ {
+        &self.fd
+    }
+
+    pub(super) fn clear(&self, read: bool) {
+        if let Some(entry) = self.io.inner().sockets.borrow_mut().get(self.key) {
+            if read {
+                entry.readable = false;
+            } else {
+                entry.writable = false;
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.io.inner().sockets.borrow_mut().remove(self.key);
+    }
+}
+
+impl Io {
+    /// Takes what has arrived. `Ok(None)`: nothing yet. `Ok(Some(0))`: the peer has finished.
+    pub fn recv(&self, socket: &Socket, into: &mut [u8]) -> io::Result<Option<usize>> {
+        let wanted = into.len();
+        match rustix::io::retry_on_intr(|| rustix::net::recv(&socket.fd, &mut *into, RecvFlags::empty())) {
+            Ok((_, count)) => {
+                if count < wanted {
+                    // A short read has drained the socket; the next event says when there is more.
+                    socket.clear(true);
+                }
+                Ok(Some(count))
+            }
+            Err(Errno::AGAIN) => {
+                socket.clear(true);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends the parts one after the other, as much as the socket takes. `None`: it takes nothing now.
+    /// `more`: what follows comes at once, so let the kernel wait for it.
+    pub fn send(&self, socket: &Socket, parts: [&[u8]; 2], more: bool) -> io::Result<Option<usize>> {
+        let mut flags = SendFlags::NOSIGNAL;
+        if more {
+            flags |= SendFlags::MORE;
+        }
+        let result = rustix::io::retry_on_intr(|| {
+            if parts[1].is_empty() {
+                return rustix::net::send(&socket.fd, parts[0], flags);
+            }
+            let parts = [io::IoSlice::new(parts[0]), io::IoSlice::new(parts[1])];
+            rustix::net::sendmsg(&socket.fd, &parts, &mut rustix::net::SendAncillaryBuffer::default(), flags)
+        });
+        match result {
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN) => {
+                socket.clear(false);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says that nothing more will be sent; the peer's bytes can still be read.
+    pub fn finish_sending(&self, socket: &Socket) -> io::Result<()> {
+        Ok(rustix::net::shutdown(&socket.fd, Shutdown::Write)?)
+    }
+
+    /// Has every task that waits for a socket of this core look again, as if there were something.
+    pub fn rouse(&self) {
+        self.inner().sockets.borrow_mut().rouse();
+    }
+
+    /// Waits until there may be something to receive. `ErrorKind::TimedOut` after `until`.
+    pub async fn readable(&self, socket: &Socket, until: Instant) -> io::Result<()> {
+        Ready { io: self, key: socket.key, interest: Interest::Read, until }.await
+    }
+
+    /// Waits until there may be room to send. `ErrorKind::TimedOut` after `until`.
+    pub async fn writable(&self, socket: &Socket, until: Instant) -> io::Result<()> {
+        Ready { io: self, key: socket.key, interest: Interest::Write, until }.await
+    }
+}
+
+struct Ready<'a> {
+    io: &'a Io,
+    key: u64,
+    interest: Interest,
+    until: Instant,
+}
+
+impl Future for Ready<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut file = None;
+        let mut sockets = self.io.inner().sockets.borrow_mut();
+        let Some(entry) = sockets.get(self.key) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        if entry.is_ready(self.interest) {
+            entry.deadline = None;
+            entry.waiter = None;
+            return Poll::Ready(Ok(()));
+        }
+        if std::mem::take(&mut entry.expired) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        entry.waiter = Some((context.waker().clone(), self.interest));
+        entry.deadline = Some(self.until);
+        if entry.filed.is_none_or(|filed| self.until < filed) {
+            entry.filed = Some(self.until);
+            file = Some(self.until);
+        }
+        drop(sockets);
+        if let Some(at) = file {
+            self.io.inner().timers.insert(self.key, at);
+        }
+        Poll::Pending
+    }
+}

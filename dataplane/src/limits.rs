@@ -1,0 +1,143 @@
+//! Every bound of the data plane, in one place, and how they depend on each other.
+//!
+//! Sizes are constants: buffers and proofs are built on them. Times and what an operator sizes his
+//! machine by are [`Limits`], so that a test can run with all times divided by a hundred.
+
+use std::time::Duration;
+
+/// Request head (request line and header fields) in bytes; more is 431, a longer target 414.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Header fields in a request; more is 431.
+pub const HEADER_FIELDS_MAX: usize = 100;
+/// Request target in bytes; more is 414.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// What one `recv` may take from a socket into the core's own buffer.
+pub const RECV_BYTES: usize = 64 * 1024;
+/// A response head with everything that we ever put into it.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 24 * 1024;
+/// A pooled buffer: one write of an upload, one read of a cold file.
+pub const BUF_BYTES: usize = 256 * 1024;
+/// Pooled buffers of one core that are out at the same time; more wait.
+pub const BUFS_PER_CORE: usize = 64;
+/// Pooled buffers of one core that stay allocated while idle.
+pub const BUFS_KEPT_PER_CORE: usize = 16;
+/// Pipes for splice that one core keeps; the kernel lets an unprivileged user have 64 of 1 MiB.
+pub const PIPES_PER_CORE: usize = 8;
+/// Capacity of such a pipe in bytes.
+pub const PIPE_BYTES: usize = 1024 * 1024;
+/// A file send up to this is one read and one send.
+pub const READ_SEND_BYTES_MAX: usize = 16 * 1024;
+/// A file send up to this goes by sendfile, above by splice.
+pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
+/// What one connection may send before others get their turn.
+pub const TURN_BYTES: usize = 1024 * 1024;
+/// A manifest, and any other body that is collected before it is looked at; more is 413.
+pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of such bodies that one core holds at the same time; more is 503.
+pub const BODIES_BYTES_PER_CORE: usize = 64 * 1024 * 1024;
+/// Open files that one core keeps for blobs.
+pub const OPEN_FILES_PER_CORE: usize = 1024;
+/// Links (repository, digest) that one core remembers.
+pub const LINKS_PER_CORE: usize = 16 * 1024;
+/// Bytes of manifests that one core remembers.
+pub const MANIFEST_CACHE_BYTES_PER_CORE: usize = 8 * 1024 * 1024;
+/// A remembered link is asked for again after this long, so that the control plane sees it is in use.
+pub const LINK_AGE_MAX: Duration = Duration::from_secs(300);
+/// Upload sessions that are open at the same time; more is 503.
+pub const UPLOAD_SESSIONS_MAX: usize = 100_000;
+/// A record of an upload session's state on disk.
+pub const STATE_RECORD_BYTES_MAX: usize = 512;
+/// Dirty bytes of an upload after which their write-back is started.
+pub const WRITE_BACK_BYTES: u64 = 8 * 1024 * 1024;
+/// Step in which space is allocated ahead of an upload.
+pub const ALLOCATE_BYTES: u64 = 64 * 1024 * 1024;
+/// Bodies up to this allocate nothing ahead.
+pub const ALLOCATE_ABOVE_BYTES: u64 = 8 * 1024 * 1024;
+/// Members of one batch of the keeper.
+pub const BATCH_MEMBERS_MAX: usize = 256;
+/// Commits that wait for the keeper; more is 503.
+pub const COMMITS_WAITING_MAX: usize = 1024;
+/// Fewer members than this are synced one by one, at the same time; more by one syncfs.
+pub const SYNCFS_MEMBERS_MIN: usize = 8;
+/// A syncfs that takes longer than this on average is not used for a while.
+pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
+/// Threads for what blocks: names, space, and the disk of the epoll leg.
+pub const POOL_THREADS: usize = 4;
+/// Jobs that wait for them; more is 503.
+pub const POOL_JOBS_MAX: usize = 4096;
+/// Sockets that wait for a core to take them up.
+pub const MAILBOX_SOCKETS_MAX: usize = 1024;
+/// Access-log records of one core that wait for the log thread; more are dropped and counted.
+pub const ACCESS_RECORDS_MAX: usize = 8192;
+/// Questions to the control plane that wait; more is 503.
+pub const QUESTIONS_MAX: usize = 4096;
+/// Forwarded requests that wait; more is 503.
+pub const FORWARDS_MAX: usize = 256;
+/// Slots of the epoch tables.
+pub const EPOCH_SLOTS: u32 = 4096;
+/// The larger of this and a hundredth of the volume is kept free for metadata and deletes.
+pub const RESERVE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+/// A turn of a core that takes longer is counted as a stall.
+pub const STALL: Duration = Duration::from_millis(1);
+
+const _: () = {
+    assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+    // A whole head arrives with one recv, or is put together from several.
+    assert!(HEAD_BYTES_MAX <= RECV_BYTES);
+    // A small file is sent from the buffer that holds the head.
+    assert!(RESPONSE_HEAD_BYTES_MAX + READ_SEND_BYTES_MAX <= RECV_BYTES);
+    // An answer's head names every tag that a request can set: they all came in one target, twice.
+    assert!(2 * TARGET_BYTES_MAX < RESPONSE_HEAD_BYTES_MAX);
+    assert!(READ_SEND_BYTES_MAX < SENDFILE_BYTES_MAX && SENDFILE_BYTES_MAX <= PIPE_BYTES);
+    assert!(PIPE_BYTES <= TURN_BYTES);
+    assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE);
+    assert!(MANIFEST_BYTES_MAX <= BODIES_BYTES_PER_CORE);
+    assert!(BUF_BYTES as u64 <= WRITE_BACK_BYTES && WRITE_BACK_BYTES <= ALLOCATE_BYTES);
+    assert!(ALLOCATE_ABOVE_BYTES <= ALLOCATE_BYTES);
+    assert!(SYNCFS_MEMBERS_MIN <= BATCH_MEMBERS_MAX && BATCH_MEMBERS_MAX <= COMMITS_WAITING_MAX);
+};
+
+/// What an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The whole head of a request must be here this long after its first byte; else 408.
+    pub header_timeout: Duration,
+    /// A body may pause this long; else the connection is closed and what came is kept.
+    pub body_stall_timeout: Duration,
+    /// A body slower than this many bytes a second, after `body_rate_grace`, is closed likewise.
+    pub body_rate_min_bytes: u64,
+    /// How long a body may be slow at its start.
+    pub body_rate_grace: Duration,
+    /// A client that takes no byte of an answer for this long is closed.
+    pub send_stall_timeout: Duration,
+    /// A connection without a request is closed after this long.
+    pub idle_timeout: Duration,
+    /// Requests on one connection; the last is answered with `Connection: close`.
+    pub requests_per_connection: u32,
+    /// Connections of the process; 0 means 80 % of RLIMIT_NOFILE. More are answered 503 and closed.
+    pub connections: usize,
+    /// Length of a blob in bytes; more is 413.
+    pub blob_bytes: u64,
+    /// An upload session without progress is removed after this long.
+    pub upload_expiry: Duration,
+    /// In-flight requests get this long to finish when the process is asked to stop.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            header_timeout: Duration::from_secs(10),
+            body_stall_timeout: Duration::from_secs(30),
+            body_rate_min_bytes: 1024,
+            body_rate_grace: Duration::from_secs(10),
+            send_stall_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            requests_per_connection: 10_000,
+            connections: 0,
+            blob_bytes: 100 * 1024 * 1024 * 1024,
+            upload_expiry: Duration::from_secs(24 * 3600),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}

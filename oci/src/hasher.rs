@@ -1,0 +1,161 @@
+//! The running digest of bytes that arrive in pieces.
+//!
+//! Owns: the choice of implementation per algorithm, and the form in which a running hash is put away.
+
+use sha2::digest::Digest as _;
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
+
+use crate::digest::{Algorithm, Digest};
+
+/// A running hash.
+#[derive(Clone)]
+pub enum Hasher {
+    /// SHA-256.
+    Sha256(sha2::Sha256),
+    /// SHA-512.
+    Sha512(sha2::Sha512),
+    /// BLAKE3; boxed for its 2 KiB tree.
+    Blake3(Box<blake3::Hasher>),
+}
+
+impl Hasher {
+    /// The hash of nothing yet.
+    pub fn new(algorithm: Algorithm) -> Hasher {
+        match algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
+            Algorithm::Blake3 => Hasher::Blake3(Box::new(blake3::Hasher::new())),
+        }
+    }
+
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Hasher::Sha256(_) => Algorithm::Sha256,
+            Hasher::Sha512(_) => Algorithm::Sha512,
+            Hasher::Blake3(_) => Algorithm::Blake3,
+        }
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Hasher::Sha256(hash) => hash.update(bytes),
+            Hasher::Sha512(hash) => hash.update(bytes),
+            Hasher::Blake3(hash) => {
+                hash.update(bytes);
+            }
+        }
+    }
+
+    /// The digest of all that was taken.
+    pub fn finish(self) -> Digest {
+        match self {
+            Hasher::Sha256(hash) => Digest::Sha256(hash.finalize().into()),
+            Hasher::Sha512(hash) => Digest::Sha512(hash.finalize().into()),
+            Hasher::Blake3(hash) => Digest::Blake3(hash.finalize().into()),
+        }
+    }
+
+    /// The state, to go on from with [`Hasher::restore`]. `None`: BLAKE3, whose state cannot be put away.
+    ///
+    /// The form is stable across the 0.11 releases of `sha2` only; keep it no longer than a boot.
+    pub fn save(&self) -> Option<SavedHasher> {
+        match self {
+            Hasher::Sha256(hash) => Some(SavedHasher::new(&hash.serialize())),
+            Hasher::Sha512(hash) => Some(SavedHasher::new(&hash.serialize())),
+            Hasher::Blake3(_) => None,
+        }
+    }
+
+    /// The hash that was saved. `None`: not a state of this algorithm, or BLAKE3.
+    pub fn restore(algorithm: Algorithm, saved: &[u8]) -> Option<Hasher> {
+        match algorithm {
+            Algorithm::Sha256 => {
+                let state = SerializedState::<sha2::Sha256>::try_from(saved).ok()?;
+                sha2::Sha256::deserialize(&state).ok().map(Hasher::Sha256)
+            }
+            Algorithm::Sha512 => {
+                let state = SerializedState::<sha2::Sha512>::try_from(saved).ok()?;
+                sha2::Sha512::deserialize(&state).ok().map(Hasher::Sha512)
+            }
+            Algorithm::Blake3 => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hasher({})", self.algorithm())
+    }
+}
+
+/// The state of a [`Hasher`], inline.
+#[derive(Clone, Copy)]
+pub struct SavedHasher {
+    len: u16,
+    bytes: [u8; SavedHasher::LEN_MAX],
+}
+
+impl SavedHasher {
+    /// Upper bound of [`SavedHasher::as_bytes`], in bytes.
+    pub const LEN_MAX: usize = 256;
+
+    fn new(state: &[u8]) -> SavedHasher {
+        let mut bytes = [0; SavedHasher::LEN_MAX];
+        bytes[..state.len()].copy_from_slice(state);
+        SavedHasher { len: state.len() as u16, bytes }
+    }
+
+    /// What [`Hasher::restore`] takes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_foreign_state_is_refused() {
+        let saved = Hasher::new(Algorithm::Sha256).save().unwrap();
+        assert!(Hasher::restore(Algorithm::Sha512, saved.as_bytes()).is_none());
+        assert!(Hasher::restore(Algorithm::Blake3, saved.as_bytes()).is_none());
+        assert!(Hasher::restore(Algorithm::Sha256, &saved.as_bytes()[1..]).is_none());
+        assert!(Hasher::restore(Algorithm::Sha256, &[]).is_none());
+        // An impossible fill of the block buffer.
+        assert!(Hasher::restore(Algorithm::Sha256, &[0xff; 105]).is_none());
+    }
+
+    #[test]
+    fn blake3_has_no_state_to_save() {
+        assert!(Hasher::new(Algorithm::Blake3).save().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_and_restarts_do_not_show(
+            content in proptest::collection::vec(any::<u8>(), 0..700),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..5),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(content.len() + 1)).collect();
+            cuts.sort_unstable();
+            for algorithm in Algorithm::ALL {
+                let (mut hasher, mut from) = (Hasher::new(algorithm), 0);
+                for &cut in &cuts {
+                    hasher.update(&content[from..cut]);
+                    from = cut;
+                    if let Some(saved) = hasher.save() {
+                        hasher = Hasher::restore(algorithm, saved.as_bytes()).unwrap();
+                    }
+                }
+                hasher.update(&content[from..]);
+                prop_assert_eq!(hasher.algorithm(), algorithm);
+                prop_assert_eq!(hasher.finish(), Digest::of(algorithm, &content));
+            }
+        }
+    }
+}

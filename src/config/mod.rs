@@ -1,0 +1,141 @@
+//! Configuration: every setting of the process, its default, and the three places that can change it.
+//!
+//! Owns: the list of settings, which is the one pass in `TryFrom<RawConfig>`. A setting is named there
+//! once; its key in the file, its variable, its argument, `config print` and the suggestions follow.
+
+mod mistake;
+mod nearest;
+mod raw;
+mod reading;
+mod value;
+
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+};
+
+use controlplane::MissingReferences;
+use dataplane::{IoChoice, limits, limits::Limits};
+use tracing_subscriber::filter::LevelFilter;
+
+pub use mistake::Mistake;
+pub use raw::RawConfig;
+pub use reading::Effective;
+pub use value::LogFormat;
+
+use reading::Reading;
+use value::{Bytes, Cores};
+
+/// Names the file, which can't name itself.
+pub const CONFIG_VARIABLE: &str = "GANTRY_CONFIG";
+
+/// What the process is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on; port 0 picks one.
+    pub listen: SocketAddr,
+    /// The data directory; a relative path starts at the working directory.
+    pub data: PathBuf,
+    /// Cores that serve, 1 to 1024.
+    pub cores: usize,
+    /// Their driver.
+    pub io: IoChoice,
+    /// How the log looks.
+    pub log_format: LogFormat,
+    /// What of it is written.
+    pub log: LevelFilter,
+    /// Whether every request leaves a line in the log.
+    pub access_log: bool,
+    /// Serve everybody on an address that others reach.
+    pub allow_anonymous: bool,
+    /// Bounds.
+    pub limits: Limits,
+    /// The larger of this and a hundredth of the volume is kept free for metadata and deletes.
+    pub reserve_bytes: u64,
+    /// What a manifest may name that is not here.
+    pub missing_references: MissingReferences,
+    /// Every setting with its origin, tables together, the top level first.
+    pub effective: Vec<Effective>,
+    /// What does no harm and should be said at start.
+    pub warnings: Vec<String>,
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = Vec<Mistake>;
+
+    /// Errors: every mistake there is, those of the file in the order of its lines; never none.
+    fn try_from(raw: RawConfig) -> Result<Config, Vec<Mistake>> {
+        let mut read = Reading::new(raw);
+        let listen = read.setting("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)));
+        let data = read.setting("data", PathBuf::from("gantry-data"));
+        let cores = read.setting("cores", Cores::available());
+        let io = read.setting("io", IoChoice::Auto);
+        let log_format = read.setting("log_format", LogFormat::Text);
+        let log = read.setting("log", LevelFilter::INFO);
+        let access_log = read.setting("access_log", true);
+        let allow_anonymous = read.setting("allow_anonymous", false);
+        let (limits, reserve_bytes) = read_limits(&mut read);
+        let missing_references = read.setting("registry.missing_references", MissingReferences::default());
+        let (effective, warnings) = read.finish()?;
+        Ok(Config {
+            listen,
+            data,
+            cores: cores.get(),
+            io,
+            log_format,
+            log,
+            access_log,
+            allow_anonymous,
+            limits,
+            reserve_bytes,
+            missing_references,
+            effective,
+            warnings,
+        })
+    }
+}
+
+fn read_limits(read: &mut Reading) -> (Limits, u64) {
+    let default = Limits::default();
+    let requests = NonZeroU32::new(default.requests_per_connection).unwrap_or(NonZeroU32::MIN);
+    let limits = Limits {
+        header_timeout: read.setting("limits.header_timeout", default.header_timeout),
+        body_stall_timeout: read.setting("limits.body_stall_timeout", default.body_stall_timeout),
+        body_rate_min_bytes: read.setting("limits.body_rate_min_bytes", Bytes(default.body_rate_min_bytes)).0,
+        body_rate_grace: read.setting("limits.body_rate_grace", default.body_rate_grace),
+        send_stall_timeout: read.setting("limits.send_stall_timeout", default.send_stall_timeout),
+        idle_timeout: read.setting("limits.idle_timeout", default.idle_timeout),
+        requests_per_connection: read.setting("limits.requests_per_connection", requests).get(),
+        connections: read.setting("limits.connections", default.connections),
+        blob_bytes: read.setting("limits.blob_bytes", Bytes(default.blob_bytes)).0,
+        upload_expiry: read.setting("limits.upload_expiry", default.upload_expiry),
+        drain_timeout: read.setting("limits.drain_timeout", default.drain_timeout),
+    };
+    let reserve = read.setting("limits.reserve_bytes", Bytes(limits::RESERVE_BYTES_MIN));
+    (limits, reserve.0)
+}
+
+impl Config {
+    /// A file that sets everything to what is in force, with who set it behind each line.
+    pub fn print(&self) -> String {
+        let mut out = String::new();
+        let mut table = None;
+        for Effective { key, literal, origin } in &self.effective {
+            let mut name = *key;
+            if let Some((in_table, last)) = key.rsplit_once('.') {
+                if table != Some(in_table) {
+                    table = Some(in_table);
+                    let _ = writeln!(out, "\n[{in_table}]");
+                }
+                name = last;
+            }
+            let _ = writeln!(out, "{name} = {literal}  # {origin}");
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! `gantry`: one binary, its commands, and their exit status (0 done, 1 not done, 2 not understood).
+
+mod args;
+mod config;
+mod data;
+mod log;
+mod planes;
+mod start;
+mod stop;
+
+use std::{env, fmt, io::Write, path::Path, process::ExitCode};
+
+use clap::Parser;
+
+use args::{Cli, Command, ConfigCommand, Options};
+use config::{Config, Mistake, RawConfig};
+use start::StartError;
+
+/// What ended a command.
+enum Failure {
+    Mistakes(Vec<Mistake>),
+    Start(StartError),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Mistakes(mistakes) => {
+                for (n, mistake) in mistakes.iter().enumerate() {
+                    write!(f, "{}gantry: {mistake}", if n == 0 { "" } else { "\n" })?;
+                }
+                Ok(())
+            }
+            Failure::Start(error) => write!(f, "gantry: {error}"),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(options) => start::serve(&effective(options)?).map_err(Failure::Start),
+        Command::Config(ConfigCommand::Check { file }) => check(&file),
+        Command::Config(ConfigCommand::Print(options)) => {
+            let config = effective(options)?;
+            for warning in &config.warnings {
+                eprintln!("gantry: warning: {warning}");
+            }
+            say(&config.print());
+            Ok(())
+        }
+        Command::Doctor { clear_disk_error: _, options } => {
+            let done = start::clear_disk_error(&effective(options)?).map_err(Failure::Start)?;
+            say(&format!("{done}\n"));
+            Ok(())
+        }
+    }
+}
+
+/// The file alone, whatever the environment says.
+fn check(file: &Path) -> Result<(), Failure> {
+    let mut raw = RawConfig::default();
+    raw.read_file(file).map_err(|mistake| Failure::Mistakes(vec![mistake]))?;
+    let config = Config::try_from(raw).map_err(Failure::Mistakes)?;
+    if let Some(refusal) = start::refusal(&config) {
+        eprintln!("gantry: warning: {refusal}");
+    }
+    say(&format!("{}: right\n", file.display()));
+    Ok(())
+}
+
+fn effective(options: Options) -> Result<Config, Failure> {
+    let raw = options.gather(env::vars_os()).map_err(|mistake| Failure::Mistakes(vec![mistake]))?;
+    Config::try_from(raw).map_err(Failure::Mistakes)
+}
+
+/// To stdout; a reader that has gone is none of our business.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}

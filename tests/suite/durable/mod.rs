@@ -1,0 +1,12 @@
+//! What a 201 and a 202 mean (storage.md): kills, restarts, full and damaged disks.
+
+mod damage;
+mod disk_full;
+mod kill;
+mod lock;
+mod races;
+mod refused_writes;
+mod sessions;
+mod start;
+mod state_files;
+mod stop;

@@ -1,0 +1,75 @@
+//! Every test of the server runs on both I/O legs; what a machine lacks is said in one line, or fails.
+
+use std::io::Write;
+
+/// Which I/O driver the server is told to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leg {
+    /// Disks by io_uring.
+    Uring,
+    /// No io_uring at all.
+    Epoll,
+}
+
+impl Leg {
+    /// As `--io` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Leg::Uring => "uring",
+            Leg::Epoll => "epoll",
+        }
+    }
+
+    /// Runs `body` on this leg if the machine has it.
+    pub fn run(self, body: fn(Leg)) {
+        match self {
+            Leg::Epoll => body(self),
+            Leg::Uring => match io_uring::IoUring::new(4) {
+                Ok(_ring) => body(self),
+                Err(error) => lacks("uring", &format!("io_uring_setup: {error}")),
+            },
+        }
+    }
+}
+
+/// Says that the machine lacks `what`, in one line; fails if `GANTRY_REQUIRE` (a comma list) names it.
+pub fn lacks(what: &str, why: &str) {
+    let required = std::env::var("GANTRY_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name.trim() == what),
+        "this machine lacks {what}, which GANTRY_REQUIRE names: {why}"
+    );
+    say(&format!("lacks {what}: {why}"));
+}
+
+/// One line past the test runner's capture: figures and lacks have to be seen in a green run too.
+pub fn say(line: &str) {
+    // Nobody has to read it.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Whether we may mount and unshare; says so in one line if not.
+pub fn has_root() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    lacks("root", "not run as root");
+    false
+}
+
+/// Makes of each `fn name(leg) { .. }` a module `name` with the tests `uring` and `epoll`.
+macro_rules! legs {
+    ($( $(#[$doc:meta])* fn $name:ident($leg:ident) $body:block )+) => {$(
+        $(#[$doc])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            fn body($leg: $crate::harness::Leg) $body
+            #[test]
+            fn uring() { $crate::harness::Leg::Uring.run(body) }
+            #[test]
+            fn epoll() { $crate::harness::Leg::Epoll.run(body) }
+        }
+    )+};
+}
+pub(crate) use legs;
