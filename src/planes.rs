@@ -1,40 +1,105 @@
 //! Where the two planes are joined.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use tokio::runtime::{Builder, Runtime};
+use control::{Control, Epochs, Refusal, Writes};
+use controlplane::Fixed;
+use dataplane::{Faults, Joints, limits};
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinHandle,
+};
 
-use crate::{config::Config, data::DataDirectory, stop::StopHandle};
+use crate::{config::Config, data::DataDirectory};
 
 /// Both planes, running.
-pub enum Planes {}
+pub struct Planes {
+    data: dataplane::Running,
+    runtime: Runtime,
+    control: JoinHandle<()>,
+}
 
 impl Planes {
     /// Starts the control plane on a runtime of its own, then the data plane, and binds the address.
     ///
     /// Errors: a sentence for the operator.
-    pub fn start(config: &Config, data: &DataDirectory, stop: StopHandle) -> Result<Planes, String> {
-        let _runtime = control_runtime(config.cores).map_err(|error| error.to_string())?;
-        let _ = (data_settings(config, data), stop);
-        Err("this build has no planes to start".to_owned())
+    pub fn start(config: &Config, data: &DataDirectory) -> Result<Planes, String> {
+        let runtime = control_runtime(config.cores).map_err(|error| error.to_string())?;
+        let writes = Arc::new(writes(data.path())?);
+        let epochs = Arc::new(Epochs::new(limits::EPOCH_SLOTS));
+        let options = controlplane::Options {
+            missing_references: config.missing_references,
+            writes: writes.clone(),
+            epochs: epochs.clone(),
+        };
+        let plane = controlplane::open(data.path(), options).map_err(|error| error.to_string())?;
+        let (control, lanes) = Control::lanes(limits::QUESTIONS_MAX, limits::FORWARDS_MAX);
+        let joints = Joints { control, epochs, writes, faults: Faults::none() };
+        let mut home = |digests: Vec<oci::Digest>| {
+            plane.home_blocking(&digests).map_err(|error| {
+                tracing::error!(%error, "the metadata can't be read");
+                oci::Problem::Internal
+            })
+        };
+        let running = dataplane::start(data_settings(config, data), joints, &mut home)
+            .map_err(|error| error.to_string())?;
+        let counts = plane.metrics();
+        let fixed = Fixed {
+            health: {
+                let shared = running.shared();
+                Arc::new(move || shared.health())
+            },
+            metrics: {
+                let shared = running.shared();
+                Arc::new(move || {
+                    let mut text = String::new();
+                    shared.render_metrics(&mut text);
+                    counts.render(&mut text);
+                    text.push_str("# EOF\n");
+                    text
+                })
+            },
+        };
+        let control = runtime.spawn(plane.run(lanes, fixed));
+        Ok(Planes { data: running, runtime, control })
     }
 
     /// Where it listens; the port is the one that was picked if 0 was asked for.
     pub fn address(&self) -> SocketAddr {
-        match *self {}
+        self.data.address()
     }
 
     /// `"uring"` or `"epoll"` of each core, in order.
     pub fn drivers(&self) -> Vec<&'static str> {
-        match *self {}
+        self.data.drivers()
     }
 
     /// Takes no more connections, lets requests end for at most `drain`, persists upload sessions, and
     /// ends every thread.
     pub fn stop(self, drain: Duration) {
-        let _ = drain;
-        match self {}
+        self.data.stop(drain);
+        if self.runtime.block_on(self.control).is_err() {
+            tracing::error!("the control plane did not end as it should");
+        }
     }
+}
+
+/// Writes are refused from the start if an earlier process left its mark.
+fn writes(data: &Path) -> Result<Writes, String> {
+    let marked = dataplane::disk_error_marked(data).map_err(|error| error.to_string())?;
+    let data = data.to_owned();
+    let writes = Writes::allowed(Box::new(move |why| {
+        if why == Refusal::MarkFound {
+            tracing::warn!("disk error: {}; pushes are refused", why.why());
+        } else {
+            tracing::error!("disk error: {}; pushes are refused", why.why());
+            dataplane::mark_disk_error(&data);
+        }
+    }));
+    if marked {
+        writes.refuse(Refusal::MarkFound);
+    }
+    Ok(writes)
 }
 
 /// The data plane's part of the configuration.
@@ -45,6 +110,7 @@ fn data_settings(config: &Config, data: &DataDirectory) -> dataplane::Settings {
         cores: config.cores,
         io: config.io,
         access_log: config.access_log,
+        reserve_bytes: config.reserve_bytes,
         limits: config.limits.clone(),
     }
 }
@@ -58,6 +124,9 @@ fn control_runtime(cores: usize) -> std::io::Result<Runtime> {
 ///
 /// Returns the number of blobs that were hashed. Errors: a sentence for the operator; the mark stays.
 pub fn clear_disk_error(data: &DataDirectory) -> Result<u64, String> {
-    let _ = data;
-    Err("this build cannot hash blobs again".to_owned())
+    let cleared = dataplane::clear_disk_error(data.path()).map_err(|error| error.to_string())?;
+    for digest in &cleared.damaged {
+        tracing::error!(%digest, "a blob was damaged and is gone; push it again");
+    }
+    Ok(cleared.hashed)
 }

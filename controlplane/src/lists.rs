@@ -5,7 +5,7 @@
 //! keeps under a fallback tag lists such manifests again and adds none: of its entries only those that are
 //! here and name this subject would count, and they are found already.
 
-use control::{Reply, ReplyBody};
+use control::Reply;
 use oci::{Digest, Problem, RepositoryName};
 use serde_json::json;
 
@@ -72,7 +72,7 @@ pub(crate) async fn referrers<M: Metadata>(
     let mut reply = Reply {
         status: 200,
         headers: vec![("content-type", INDEX.to_owned())],
-        body: ReplyBody::Whole(body.into()),
+        body: body.into(),
     };
     if asked.artifact_type.is_some() {
         reply.headers.push(("oci-filters-applied", "artifactType".to_owned()));

@@ -52,6 +52,31 @@ impl Metrics {
         }
     }
 
+    /// The families of the metadata in the OpenMetrics text format, without the end mark.
+    pub fn render(&self, out: &mut String) {
+        let counts = self.read();
+        for (name, help, value) in [
+            ("batches", "Batches of metadata changes begun.", counts.batches),
+            ("commits", "Metadata transactions committed; each costs one fsync of the log.", counts.commits),
+            ("commit_failures", "COMMITs that returned an error; writes are refused after one.", counts.commit_failures),
+            ("changes", "Changes of metadata asked for.", counts.members),
+            ("changes_refused", "Changes that were rolled back alone.", counts.members_refused),
+            ("touches", "Touches of links written.", counts.touches),
+            ("checkpoints", "Checkpoints of the write-ahead log.", counts.checkpoints),
+        ] {
+            let family = format!("gantry_metadata_{name}");
+            out.push_str(&format!(
+                "# TYPE {family} counter\n# HELP {family} {help}\n{family}_total {value}\n"
+            ));
+        }
+        out.push_str(&format!(
+            "# TYPE gantry_metadata_log_bytes gauge\n# UNIT gantry_metadata_log_bytes bytes\n\
+             # HELP gantry_metadata_log_bytes Length of the write-ahead log.\n\
+             gantry_metadata_log_bytes {}\n",
+            counts.wal_bytes
+        ));
+    }
+
     pub(crate) fn batch(&self) {
         self.batches.fetch_add(1, Ordering::Relaxed);
     }

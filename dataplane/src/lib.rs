@@ -1,9 +1,24 @@
 //! The data plane: every byte of every client passes here, on one pinned thread per core.
 
+mod access;
+mod api;
+mod cache;
+mod core;
+mod http;
 mod io;
 pub mod limits;
+mod metrics;
+mod running;
+mod store;
 
-use std::{net::SocketAddr, path::PathBuf};
+pub use io::{Call, Faults};
+pub use running::{Joints, Running, Shared, StartError, start};
+pub use store::Cleared;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// Which I/O driver the cores use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +44,27 @@ pub struct Settings {
     pub io: IoChoice,
     /// Whether every request leaves a line in the log.
     pub access_log: bool,
+    /// The larger of this and a hundredth of the volume is kept free for metadata and deletes.
+    pub reserve_bytes: u64,
     /// Bounds.
     pub limits: limits::Limits,
+}
+
+/// Whether an earlier process left the mark of a disk error in this data directory.
+pub fn disk_error_marked(data: &Path) -> std::io::Result<bool> {
+    store::disk_error_marked(&io::Fs::open(data, Faults::none())?)
+}
+
+/// Leaves the mark of a disk error, as well as one can: the disk may take nothing any more.
+pub fn mark_disk_error(data: &Path) {
+    match io::Fs::open(data, Faults::none()) {
+        Ok(fs) => store::mark_disk_error(&fs),
+        Err(error) => tracing::error!(%error, "the mark of a disk error can't be left"),
+    }
+}
+
+/// Hashes again what was linked since the last good batch, takes damaged names away, removes the mark.
+/// The caller holds the directory's lock.
+pub fn clear_disk_error(data: &Path) -> std::io::Result<Cleared> {
+    store::clear_disk_error(&io::Fs::open(data, Faults::none())?)
 }

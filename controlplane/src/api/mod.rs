@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use control::{Health, Reply, ReplyBody};
+use control::{Health, Reply};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use oci::{Method, Problem};
@@ -75,7 +75,7 @@ impl Api {
             })
             .collect();
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
-        let body = ReplyBody::Whole(body.map_err(|_broken| Problem::Internal)?);
+        let body = body.map_err(|_broken| Problem::Internal)?;
         Ok(Reply { status, headers, body })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use control::{
     CommitFailed, Control, CoreHealth, DiskHealth, Document, Epochs, Forward, Health, Link, Manifest,
-    Preconditions, Principal, PushedBlob, Refusal, Reply, ReplyBody, StoredManifest, Writes, WritesHealth,
+    Preconditions, Principal, PushedBlob, Refusal, Reply, StoredManifest, Writes, WritesHealth,
 };
 use controlplane::{Counts, Faults, Fixed, Metrics, MissingReferences, OpenError, Options};
 use oci::{Algorithm, Digest, Endpoint, Method, Problem, Reference, RepositoryName, Tag};
@@ -232,7 +232,7 @@ pub struct Answered {
 
 impl From<Reply> for Answered {
     fn from(reply: Reply) -> Answered {
-        let ReplyBody::Whole(body) = reply.body else { panic!("every reply is whole") };
+        let body = reply.body;
         Answered { status: reply.status, headers: reply.headers, body }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use oci::{Digest, Endpoint, MediaType, Method, Problem, Reference, RepositoryName, Tag};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// Who asks. Accounts do not exist yet: everybody who may connect is nobody in particular.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -212,16 +212,7 @@ pub struct Reply {
     /// Names are lower-case constants; values hold no CR or LF (the core drops those that do).
     pub headers: Vec<(&'static str, String)>,
     /// What follows the head.
-    pub body: ReplyBody,
-}
-
-/// The bytes of a [`Reply`].
-#[derive(Debug)]
-pub enum ReplyBody {
-    /// Here they are.
-    Whole(Bytes),
-    /// They come one by one, sent as chunks. The receiver is dropped when the client is gone.
-    Stream(mpsc::Receiver<Bytes>),
+    pub body: Bytes,
 }
 
 impl Reply {
@@ -230,7 +221,7 @@ impl Reply {
         Reply {
             status,
             headers: vec![("content-type", content_type.to_owned())],
-            body: ReplyBody::Whole(body.into()),
+            body: body.into(),
         }
     }
 }

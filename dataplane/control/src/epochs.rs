@@ -50,7 +50,7 @@ impl Epochs {
     /// The epoch now. `None`: something is being revoked, so nothing may be kept or used.
     pub fn read(&self, slot: Slot) -> Option<Epoch> {
         let epoch = self.slots[slot.0 as usize].load(Ordering::Acquire);
-        (epoch % 2 == 0).then_some(Epoch(epoch))
+        epoch.is_multiple_of(2).then_some(Epoch(epoch))
     }
 
     /// Whether what was asked for at `epoch` may still be used.

@@ -14,7 +14,7 @@ mod lanes;
 
 pub use ask::{
     Answer, Ask, CommitFailed, Document, Forward, Link, Manifest, Preconditions, Principal, PushedBlob,
-    Reply, ReplyBody, StoredManifest,
+    Reply, StoredManifest,
 };
 pub use epochs::{Epoch, Epochs, Slot};
 pub use health::{CoreHealth, DiskHealth, Health, Refusal, Writes, WritesHealth};

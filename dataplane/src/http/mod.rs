@@ -7,7 +7,7 @@ mod date;
 mod head;
 mod response;
 
-pub use chunked::{Chunked, Decoded};
+pub use chunked::Chunked;
 pub use date::HttpDate;
 pub use head::{BodyLength, Head, Parsed, parse};
-pub use response::{Lines, reason};
+pub use response::Lines;

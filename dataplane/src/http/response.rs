@@ -94,7 +94,7 @@ impl Lines {
 }
 
 /// The reason phrase of a status that we send.
-pub fn reason(status: u16) -> &'static str {
+fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",

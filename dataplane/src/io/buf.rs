@@ -70,11 +70,6 @@ impl Buf {
         &self.memory[..self.len]
     }
 
-    /// The filled part, to be decoded in place.
-    pub fn filled_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[..self.len]
-    }
-
     /// The part that may still be filled.
     pub fn spare(&mut self) -> &mut [u8] {
         &mut self.memory[self.len..]
@@ -84,12 +79,6 @@ impl Buf {
     pub fn fill(&mut self, count: usize) {
         assert!(count <= self.memory.len() - self.len);
         self.len += count;
-    }
-
-    /// Keeps the first `len` filled bytes. `len <= filled().len()`.
-    pub fn truncate(&mut self, len: usize) {
-        assert!(len <= self.len);
-        self.len = len;
     }
 
     /// The filled part, shareable; the memory goes home when the last handle is dropped.

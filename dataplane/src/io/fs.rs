@@ -248,6 +248,25 @@ impl Fs {
         })
     }
 
+    /// Which boot of the machine this is: another one has forgotten all that was not synced.
+    pub fn boot_id() -> io::Result<[u8; 16]> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open("/proc/sys/kernel/random/boot_id", flags, Mode::empty())?;
+        let mut text = [0; 64];
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut text[..]))?;
+        let digits: String = String::from_utf8_lossy(&text[..count]).matches(|c: char| c != '-').collect();
+        let id = u128::from_str_radix(digits.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(id.to_be_bytes())
+    }
+
+    /// Whether syncfs tells of a failed write-back here: Linux 5.17 and later.
+    pub fn sync_volume_reports() -> bool {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_string_lossy();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 17)
+    }
+
     fn open_with(&self, path: &str, flags: OFlags) -> io::Result<Option<File>> {
         match rustix::fs::openat(&self.root, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
         {

@@ -150,6 +150,11 @@ impl Socket {
         Socket { fd, key, io, stranded: RefCell::new(None) }
     }
 
+    /// Whether bytes of a file are in a pipe between it and this socket; only a file send moves them.
+    pub fn is_stranded(&self) -> bool {
+        self.stranded.borrow().is_some()
+    }
+
     pub(super) fn fd(&self) -> impl AsFd + '_ {
         &self.fd
     }

@@ -1,0 +1,104 @@
+//! Manifests: end-3, end-7, end-9.
+
+use control::{Document, Manifest, Preconditions, Principal};
+use oci::{Problem, PutManifest, Reference, RepositoryName, conditional};
+
+use super::Unanswered;
+use crate::{
+    core::{Connection, Core, Request, Response},
+    limits::MANIFEST_BYTES_MAX,
+};
+
+/// end-3. `Accept` neither refuses nor converts: these are the bytes.
+pub async fn pull(
+    core: &Core,
+    repository: &RepositoryName,
+    reference: &Reference,
+    request: &Request,
+) -> Result<Response, Unanswered> {
+    let document = core.manifest(repository, reference).await?;
+    Ok(respond(core, document, request.if_match.as_deref(), request.if_none_match.as_deref())?)
+}
+
+/// end-7.
+pub async fn push(
+    core: &Core,
+    conn: &mut Connection,
+    put: &PutManifest,
+    request: &Request,
+) -> Result<Response, Unanswered> {
+    let reserved = conn.reserve_body(core, Problem::ManifestTooLarge)?;
+    let body = conn.collect(core, MANIFEST_BYTES_MAX, Problem::ManifestTooLarge).await;
+    let stored = match body {
+        Ok(body) => {
+            let manifest = Box::new(Manifest {
+                repository: put.repository,
+                reference: put.reference,
+                tags: put.tags.clone(),
+                content_type: request.content_type.as_deref().map(text),
+                preconditions: preconditions(request),
+                body: body.into(),
+            });
+            core.control.put_manifest(manifest, Principal::Anonymous).await.map_err(Unanswered::from)
+        }
+        Err(end) => Err(end.into()),
+    };
+    core.release(reserved);
+    let stored = stored?;
+    let mut lines = core.digest_lines(201, &stored.digest);
+    let location = format!("/v2/{}/manifests/{}", put.repository, stored.digest);
+    lines.field("Location", location.as_bytes());
+    if let Some(subject) = &stored.subject {
+        lines.digest_field("OCI-Subject", subject, false);
+    }
+    for tag in &stored.tags {
+        lines.field("OCI-Tag", tag.as_str().as_bytes());
+    }
+    Ok(Response::empty(201, lines))
+}
+
+/// end-9.
+pub async fn delete(
+    core: &Core,
+    repository: &RepositoryName,
+    reference: &Reference,
+    request: &Request,
+) -> Result<Response, Unanswered> {
+    let preconditions = preconditions(request);
+    core.control.delete_manifest(*repository, *reference, preconditions, Principal::Anonymous).await?;
+    Ok(Response::empty(202, core.lines(202)))
+}
+
+/// The answer to a read of a manifest.
+pub fn respond(
+    core: &Core,
+    document: Document,
+    if_match: Option<&[u8]>,
+    if_none_match: Option<&[u8]>,
+) -> Result<Response, Problem> {
+    let digest = &document.digest;
+    if if_match.is_some_and(|header| !conditional::matches_strongly(header, digest)) {
+        return Err(Problem::PreconditionFailed);
+    }
+    let unchanged = if_none_match.is_some_and(|header| conditional::matches(header, digest));
+    let status = if unchanged { 304 } else { 200 };
+    let mut lines = core.digest_lines(status, digest);
+    lines.digest_field("ETag", digest, true);
+    if unchanged {
+        return Ok(Response::empty(304, lines));
+    }
+    lines.field("Content-Type", document.media_type.as_str().as_bytes());
+    lines.field("X-Content-Type-Options", b"nosniff");
+    Ok(Response::bytes(200, lines, document.bytes))
+}
+
+fn preconditions(request: &Request) -> Preconditions {
+    Preconditions {
+        if_match: request.if_match.as_deref().map(text),
+        if_none_match: request.if_none_match.as_deref().map(text),
+    }
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
+}

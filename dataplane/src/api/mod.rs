@@ -1,0 +1,110 @@
+//! The end-points of the distribution-spec, one function each: who, what, bytes, answer.
+
+mod blob;
+mod forward;
+mod manifest;
+mod upload;
+
+use oci::{Endpoint, Problem};
+
+use crate::{
+    core::{Connection, Core, Request, Response},
+    http::Head,
+};
+
+/// What an end-point says when it has no answer: a problem is one, a client that left needs none.
+pub enum Unanswered {
+    /// The answer is this problem.
+    Problem(Problem),
+    /// Nobody is there to be answered.
+    Gone,
+}
+
+impl From<Problem> for Unanswered {
+    fn from(problem: Problem) -> Unanswered {
+        Unanswered::Problem(problem)
+    }
+}
+
+impl From<crate::core::BodyEnd> for Unanswered {
+    fn from(end: crate::core::BodyEnd) -> Unanswered {
+        match end {
+            crate::core::BodyEnd::Gone => Unanswered::Gone,
+            crate::core::BodyEnd::Refused(problem) => Unanswered::Problem(problem),
+        }
+    }
+}
+
+/// Answers from what the core knows, without waiting. `None`: [`answer`] has to.
+pub fn at_once(core: &Core, endpoint: &Endpoint, head: &Head<'_>) -> Option<Response> {
+    let answer = match endpoint {
+        Endpoint::Base => Ok(base(core)),
+        Endpoint::GetBlob { repository, digest } => {
+            let size_bytes = core.known_link(repository, digest)?;
+            let blob = core.known_file(digest)?;
+            if blob.size_bytes != size_bytes {
+                return None;
+            }
+            blob::respond(core, digest, blob, &blob::Conditions::of_head(head))
+        }
+        Endpoint::GetManifest { repository, reference } => {
+            let document = core.known_manifest(repository, reference)?;
+            manifest::respond(core, document, head.if_match.as_deref(), head.if_none_match.as_deref())
+        }
+        _ => return None,
+    };
+    Some(answer.unwrap_or_else(|problem| self::problem(core, &problem)))
+}
+
+/// Answers any request. `None`: the client is gone.
+pub async fn answer(core: &Core, conn: &mut Connection, request: Request) -> Option<Response> {
+    let answer = match &request.endpoint {
+        Endpoint::Base => Ok(base(core)),
+        Endpoint::GetBlob { repository, digest } => blob::pull(core, repository, digest, &request).await,
+        Endpoint::DeleteBlob { repository, digest } => blob::delete(core, repository, digest).await,
+        Endpoint::GetManifest { repository, reference } => {
+            manifest::pull(core, repository, reference, &request).await
+        }
+        Endpoint::PutManifest(put) => manifest::push(core, conn, put, &request).await,
+        Endpoint::DeleteManifest { repository, reference } => {
+            manifest::delete(core, repository, reference, &request).await
+        }
+        Endpoint::OpenUpload(open) => upload::open(core, conn, open, &request).await,
+        Endpoint::PatchUpload { repository, id } => upload::patch(core, conn, repository, id, &request).await,
+        Endpoint::CloseUpload { repository, id, digest } => {
+            upload::close(core, conn, repository, id, digest, &request).await
+        }
+        Endpoint::UploadStatus { repository, id } => upload::status(core, repository, id),
+        Endpoint::CancelUpload { repository, id } => upload::cancel(core, repository, id).await,
+        Endpoint::Catalog(_) | Endpoint::Tags { .. } | Endpoint::Referrers(_) | Endpoint::Fixed => {
+            forward::forward(core, conn, &request).await
+        }
+    };
+    match answer {
+        Ok(response) => Some(response),
+        Err(Unanswered::Problem(problem)) => Some(self::problem(core, &problem)),
+        Err(Unanswered::Gone) => None,
+    }
+}
+
+/// end-1.
+fn base(core: &Core) -> Response {
+    let mut lines = core.lines(200);
+    lines.field("Content-Type", b"application/json");
+    Response::bytes(200, lines, bytes::Bytes::from_static(b"{}"))
+}
+
+/// A problem as the spec wants to see it.
+pub fn problem(core: &Core, problem: &Problem) -> Response {
+    let wire = problem.wire();
+    let mut lines = core.lines(wire.status);
+    for (name, value) in &wire.headers {
+        lines.field(name, value.as_bytes());
+    }
+    let body = problem.body();
+    if body.is_empty() {
+        return Response::empty(wire.status, lines);
+    }
+    lines.field("Content-Type", b"application/json");
+    Response::bytes(wire.status, lines, body.into())
+}

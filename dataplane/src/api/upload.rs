@@ -1,0 +1,177 @@
+//! Uploads: end-4, end-5, end-6, end-11, end-13, end-14.
+
+use control::Principal;
+use oci::{Algorithm, ChunkRange, Digest, Mount, OpenUpload, Problem, RepositoryName, UploadId};
+
+use super::Unanswered;
+use crate::{
+    core::{Connection, Core, Request, Response},
+    store::Upload,
+};
+
+/// end-4a, end-4b, end-4c and end-11: one POST, four meanings.
+pub async fn open(
+    core: &Core,
+    conn: &mut Connection,
+    open: &OpenUpload,
+    request: &Request,
+) -> Result<Response, Unanswered> {
+    if let Some(mount) = &open.mount
+        && self::mount(core, &open.repository, mount).await?
+    {
+        return Ok(created(core, &open.repository, &mount.digest));
+    }
+    core.store.room_for(conn.declared().unwrap_or(0))?;
+    core.control.open_upload(open.repository, Principal::Anonymous).await?;
+    let named = open.digest.as_ref().map(Digest::algorithm).or(open.algorithm);
+    let algorithm = named.unwrap_or(Algorithm::Sha256);
+    let id = core.store.open_upload(&core.io, open.repository, Principal::Anonymous, algorithm).await?;
+    let Some(digest) = open.digest.filter(|digest| has_whole_blob(conn, request, digest)) else {
+        return Ok(accepted(core, 202, &open.repository, &id, 0));
+    };
+    let mut upload = core.store.take(&open.repository, &id)?;
+    if let Err(end) = receive(core, conn, &mut upload).await {
+        upload.discard(&core.io).await;
+        return Err(end);
+    }
+    match upload.commit(&core.io, digest).await {
+        Ok(()) => Ok(created(core, &open.repository, &digest)),
+        Err(problem) => {
+            // Nobody was told of this session, so nobody could go on with it. It is gone if it was busy.
+            let _ = core.store.cancel(&core.io, &open.repository, &id).await;
+            Err(problem.into())
+        }
+    }
+}
+
+/// end-5.
+pub async fn patch(
+    core: &Core,
+    conn: &mut Connection,
+    repository: &RepositoryName,
+    id: &UploadId,
+    request: &Request,
+) -> Result<Response, Unanswered> {
+    let mut upload = core.store.take(repository, id)?;
+    check_chunk(conn, repository, &upload, request)?;
+    let received = receive(core, conn, &mut upload).await;
+    // A body that was cut keeps what came of it.
+    let settled = upload.settle(&core.io).await;
+    received?;
+    settled?;
+    let offset = upload.offset();
+    upload.put_back();
+    Ok(accepted(core, 202, repository, id, offset))
+}
+
+/// end-6. The body, if there is one, is the last chunk.
+pub async fn close(
+    core: &Core,
+    conn: &mut Connection,
+    repository: &RepositoryName,
+    id: &UploadId,
+    digest: &Digest,
+    request: &Request,
+) -> Result<Response, Unanswered> {
+    let mut upload = core.store.take(repository, id)?;
+    check_chunk(conn, repository, &upload, request)?;
+    let received = receive(core, conn, &mut upload).await;
+    if let Err(end) = received {
+        upload.settle(&core.io).await?;
+        return Err(end);
+    }
+    upload.commit(&core.io, *digest).await?;
+    Ok(created(core, repository, digest))
+}
+
+/// end-13.
+pub fn status(core: &Core, repository: &RepositoryName, id: &UploadId) -> Result<Response, Unanswered> {
+    let offset = core.store.offset(repository, id)?;
+    Ok(accepted(core, 204, repository, id, offset))
+}
+
+/// end-14.
+pub async fn cancel(
+    core: &Core,
+    repository: &RepositoryName,
+    id: &UploadId,
+) -> Result<Response, Unanswered> {
+    core.store.cancel(&core.io, repository, id).await?;
+    let mut lines = core.lines(204);
+    lines.field("Docker-Upload-UUID", id.to_string().as_bytes());
+    Ok(Response::empty(204, lines))
+}
+
+/// end-11. A blob that is not wholly here is not mounted: the client uploads instead.
+async fn mount(core: &Core, repository: &RepositoryName, mount: &Mount) -> Result<bool, Problem> {
+    core.store.room_for(0)?;
+    match core.store.open_blob(&core.io, &mount.digest).await {
+        Ok(Some(_)) => {}
+        Ok(None) => return Ok(false),
+        Err(error) => {
+            tracing::error!(digest = %mount.digest, %error, "a blob can't be opened");
+            return Err(Problem::Internal);
+        }
+    }
+    core.control.mount(*repository, mount.digest, mount.from, Principal::Anonymous).await
+}
+
+/// A POST with `?digest=` and no body wants a session, unless the digest is that of nothing.
+fn has_whole_blob(conn: &Connection, request: &Request, digest: &Digest) -> bool {
+    conn.declared() != Some(0)
+        || request.body != crate::http::BodyLength::None && *digest == Digest::of(digest.algorithm(), b"")
+}
+
+/// end-5 and end-6: a chunk that says where it starts must start where the session is.
+fn check_chunk(
+    conn: &Connection,
+    repository: &RepositoryName,
+    upload: &Upload,
+    request: &Request,
+) -> Result<(), Problem> {
+    let Some(value) = &request.content_range else { return Ok(()) };
+    let chunk = ChunkRange::parse(value)?;
+    if chunk.first != upload.offset() {
+        return Err(Problem::ChunkOutOfOrder {
+            location: location(repository, &upload.id()),
+            offset: upload.offset(),
+        });
+    }
+    match conn.declared() {
+        Some(declared) if declared != chunk.len_bytes() => Err(Problem::SizeInvalid),
+        _ => Ok(()),
+    }
+}
+
+/// The body goes into the session: hashed and written from the buffer that the socket filled.
+async fn receive(core: &Core, conn: &mut Connection, upload: &mut Upload) -> Result<(), Unanswered> {
+    upload.declare(conn.declared().unwrap_or(0))?;
+    while conn.body_ready(core).await? {
+        let mut buf = core.io.buf().await;
+        let taken = conn.take_body(core, &mut buf);
+        if !buf.filled().is_empty() {
+            upload.push(&core.io, buf.freeze()).await?;
+        }
+        taken?;
+    }
+    Ok(())
+}
+
+fn created(core: &Core, repository: &RepositoryName, digest: &Digest) -> Response {
+    let mut lines = core.digest_lines(201, digest);
+    lines.field("Location", format!("/v2/{repository}/blobs/{digest}").as_bytes());
+    Response::empty(201, lines)
+}
+
+/// Where a session is: `Range` is inclusive, and `0-0` for an empty one by Docker's convention.
+fn accepted(core: &Core, status: u16, repository: &RepositoryName, id: &UploadId, offset: u64) -> Response {
+    let mut lines = core.lines(status);
+    lines.field("Location", location(repository, id).as_bytes());
+    lines.field("Range", format!("0-{}", offset.saturating_sub(1)).as_bytes());
+    lines.field("Docker-Upload-UUID", id.to_string().as_bytes());
+    Response::empty(status, lines)
+}
+
+fn location(repository: &RepositoryName, id: &UploadId) -> String {
+    format!("/v2/{repository}/blobs/uploads/{id}")
+}

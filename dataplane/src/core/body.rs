@@ -1,0 +1,232 @@
+//! The body of a request, as it arrives.
+
+use oci::Problem;
+
+use super::{Connection, Core};
+use crate::{
+    http::{BodyLength, Chunked},
+    io::{Buf, Instant},
+    limits::MANIFEST_BYTES_MAX,
+};
+
+/// What is still to come of a request's body.
+pub struct Incoming {
+    rest: Rest,
+    expects_continue: bool,
+    began: Instant,
+    received_bytes: u64,
+}
+
+enum Rest {
+    Done,
+    Known(u64),
+    Chunked(Chunked),
+    /// Bytes that belong to no request.
+    UntilClose,
+}
+
+/// Why a body is not whole.
+#[derive(Debug)]
+pub enum BodyEnd {
+    /// The client has left, or is too slow.
+    Gone,
+    /// It can't be understood, or is too much.
+    Refused(Problem),
+}
+
+impl Incoming {
+    /// No body.
+    pub(super) fn none() -> Incoming {
+        Incoming { rest: Rest::Done, expects_continue: false, began: Instant::now(), received_bytes: 0 }
+    }
+
+    /// A body of which nothing was taken yet.
+    pub(super) fn new(length: BodyLength, expects_continue: bool, now: Instant) -> Incoming {
+        let rest = match length {
+            BodyLength::None | BodyLength::Known(0) => Rest::Done,
+            BodyLength::Known(length) => Rest::Known(length),
+            BodyLength::Chunked => Rest::Chunked(Chunked::new()),
+        };
+        Incoming { rest, expects_continue, began: now, received_bytes: 0 }
+    }
+
+    /// Bytes that nobody will look at.
+    pub(super) fn until_close() -> Incoming {
+        Incoming { rest: Rest::UntilClose, ..Incoming::none() }
+    }
+
+    /// Whether all of it was taken.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.rest, Rest::Done)
+    }
+
+    /// Bytes of it that were taken.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Drops a body that is here already in full, so that its connection can go on.
+    pub(super) fn skip_what_is_here(&mut self, unread: &mut Vec<u8>) {
+        match &mut self.rest {
+            Rest::Done | Rest::UntilClose => {}
+            Rest::Known(left) => {
+                if let Ok(left) = usize::try_from(*left)
+                    && left <= unread.len()
+                {
+                    unread.drain(..left);
+                    self.rest = Rest::Done;
+                }
+            }
+            Rest::Chunked(decoder) => {
+                if let Ok(decoded) = decoder.decode(unread)
+                    && decoder.is_done()
+                {
+                    unread.drain(..decoded.consumed);
+                    self.rest = Rest::Done;
+                } else {
+                    self.rest = Rest::UntilClose;
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Bytes of the body that are still to come, where the client has said so.
+    pub fn declared(&self) -> Option<u64> {
+        match self.incoming.rest {
+            Rest::Done => Some(0),
+            Rest::Known(left) => Some(left),
+            Rest::Chunked(_) | Rest::UntilClose => None,
+        }
+    }
+
+    /// Waits for more of the body. `false`: that was all. Sends the 100 that the client waits for.
+    pub async fn body_ready(&mut self, core: &Core) -> Result<bool, BodyEnd> {
+        if self.incoming.is_done() {
+            return Ok(false);
+        }
+        if !self.unread.is_empty() {
+            return Ok(true);
+        }
+        if std::mem::take(&mut self.incoming.expects_continue) {
+            self.send_continue(core).await?;
+        }
+        let now = core.io.now();
+        let took = now.since(self.incoming.began);
+        if took > core.limits.body_rate_grace
+            && self.incoming.received_bytes < took.as_secs() * core.limits.body_rate_min_bytes
+        {
+            return Err(BodyEnd::Gone);
+        }
+        let until = now + core.limits.body_stall_timeout;
+        core.io.readable(&self.socket, until).await.map_err(|_stalled_or_cut| BodyEnd::Gone)?;
+        Ok(true)
+    }
+
+    /// Takes what has arrived of the body, as much as fits into `buf`; maybe nothing.
+    pub fn take_body(&mut self, core: &Core, buf: &mut Buf) -> Result<(), BodyEnd> {
+        while !buf.spare().is_empty() && !self.incoming.is_done() {
+            let limit = match &self.incoming.rest {
+                Rest::Known(left) => usize::try_from(*left).unwrap_or(usize::MAX),
+                Rest::Done | Rest::Chunked(_) | Rest::UntilClose => usize::MAX,
+            }
+            .min(buf.spare().len());
+            let count = if self.unread.is_empty() {
+                match core.io.recv(&self.socket, &mut buf.spare()[..limit]) {
+                    Ok(Some(count)) if count > 0 => count,
+                    Ok(None) => return Ok(()),
+                    // What came before it counts; the next call says it again.
+                    Ok(Some(_)) | Err(_) if !buf.filled().is_empty() => return Ok(()),
+                    Ok(Some(_)) | Err(_) => return Err(BodyEnd::Gone),
+                }
+            } else {
+                let count = limit.min(self.unread.len());
+                buf.spare()[..count].copy_from_slice(&self.unread[..count]);
+                self.unread.drain(..count);
+                count
+            };
+            self.take(buf, count)?;
+            core.counters.received(count as u64);
+        }
+        if self.unread.is_empty() {
+            // Room for a head is not kept while a long body goes by.
+            self.unread = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Makes room for a body that is collected whole; gives what is to be released after it, in bytes.
+    pub fn reserve_body(&self, core: &Core, too_much: Problem) -> Result<usize, Problem> {
+        let bytes = match self.declared() {
+            Some(declared) if declared > MANIFEST_BYTES_MAX as u64 => return Err(too_much),
+            Some(declared) => declared as usize,
+            None => MANIFEST_BYTES_MAX,
+        };
+        core.reserve(bytes)?;
+        Ok(bytes)
+    }
+
+    /// Collects a whole body of at most `max_bytes`; `too_much` is the answer to more.
+    pub async fn collect(
+        &mut self,
+        core: &Core,
+        max_bytes: usize,
+        too_much: Problem,
+    ) -> Result<Vec<u8>, BodyEnd> {
+        let mut whole = Vec::new();
+        while self.body_ready(core).await? {
+            let mut buf = core.io.buf().await;
+            self.take_body(core, &mut buf)?;
+            if whole.len() + buf.filled().len() > max_bytes {
+                return Err(BodyEnd::Refused(too_much));
+            }
+            whole.extend_from_slice(buf.filled());
+        }
+        Ok(whole)
+    }
+
+    /// `count` bytes at the start of the spare part of `buf` are of the body, coding and all.
+    fn take(&mut self, buf: &mut Buf, count: usize) -> Result<(), BodyEnd> {
+        match &mut self.incoming.rest {
+            Rest::Known(left) => {
+                *left -= count as u64;
+                self.incoming.received_bytes += count as u64;
+                buf.fill(count);
+                if *left == 0 {
+                    self.incoming.rest = Rest::Done;
+                }
+            }
+            Rest::Chunked(decoder) => {
+                let bytes = &mut buf.spare()[..count];
+                let decoded = decoder.decode(bytes).map_err(BodyEnd::Refused)?;
+                if decoded.consumed < count {
+                    let next = [&bytes[decoded.consumed..], &self.unread].concat();
+                    self.unread = next;
+                }
+                if decoder.is_done() {
+                    self.incoming.rest = Rest::Done;
+                }
+                self.incoming.received_bytes += decoded.payload as u64;
+                buf.fill(decoded.payload);
+            }
+            Rest::Done | Rest::UntilClose => {}
+        }
+        Ok(())
+    }
+
+    async fn send_continue(&self, core: &Core) -> Result<(), BodyEnd> {
+        let mut left: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        while !left.is_empty() {
+            match core.io.send(&self.socket, [left, &[]], false) {
+                Ok(Some(count)) => left = &left[count..],
+                Ok(None) => {
+                    let until = core.io.now() + core.limits.send_stall_timeout;
+                    core.io.writable(&self.socket, until).await.map_err(|_| BodyEnd::Gone)?;
+                }
+                Err(_) => return Err(BodyEnd::Gone),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,436 @@
+//! A connection: one task, one request after the other.
+//!
+//! `step` does all that can be done without waiting; what can't is straight-line code in `api`, which gives
+//! a [`Response`] and never touches the socket but to read a body.
+
+use std::{io, net::SocketAddr, rc::Rc};
+
+use oci::{Endpoint, Method, Problem, RangeHeader};
+
+use super::{Body, Core, Response, body::Incoming};
+use crate::{
+    access::AccessRecord,
+    api,
+    http::{BodyLength, Head, Parsed, parse},
+    io::{Instant, Sent, Socket, wall_micros},
+    limits::{READ_SEND_BYTES_MAX, STALL, TURN_BYTES},
+};
+
+/// A client's connection and what it is at.
+pub struct Connection {
+    pub(super) socket: Socket,
+    peer: SocketAddr,
+    /// Bytes that came and were not looked at yet.
+    pub(super) unread: Vec<u8>,
+    pub(super) incoming: Incoming,
+    response: Option<Response>,
+    exchange: Option<Box<Exchange>>,
+    head_began: Option<Instant>,
+    served: u32,
+    keep_alive: bool,
+    is_head: bool,
+}
+
+/// A request that can't be answered at once, on its own feet.
+pub struct Request {
+    /// What is asked.
+    pub endpoint: Endpoint,
+    /// With which method.
+    pub method: Method,
+    /// By which target.
+    pub target: String,
+    /// `Range`.
+    pub range: RangeHeader,
+    /// `If-Range`.
+    pub if_range: Option<Vec<u8>>,
+    /// `If-Match`.
+    pub if_match: Option<Vec<u8>>,
+    /// `If-None-Match`.
+    pub if_none_match: Option<Vec<u8>>,
+    /// `Content-Type`.
+    pub content_type: Option<Vec<u8>>,
+    /// `Content-Range`.
+    pub content_range: Option<Vec<u8>>,
+    /// How its body is delimited.
+    pub body: BodyLength,
+}
+
+/// What is kept of a request until its answer is sent, for the counters and the access log.
+struct Exchange {
+    began: Instant,
+    label: &'static str,
+    record: AccessRecord,
+    sent_bytes: u64,
+}
+
+enum Step {
+    Read(Instant),
+    Write(Instant),
+    Pause,
+    Answer(Box<Request>),
+    More,
+    Close,
+}
+
+enum Progress {
+    Done,
+    Full,
+    Cold,
+    Turn,
+}
+
+enum Next {
+    Respond(Response),
+    Answer(Box<Request>),
+    Wait(Instant),
+    Close,
+}
+
+/// Serves a connection until either side ends it.
+pub async fn connection(core: Rc<Core>, mut conn: Connection) {
+    loop {
+        match conn.step(&core) {
+            Step::Read(until) => match core.io.readable(&conn.socket, until).await {
+                Ok(()) => {}
+                Err(_) if conn.head_began.is_some() => conn.refuse(&core, &Problem::RequestTimeout),
+                Err(_) => return,
+            },
+            Step::Write(until) => {
+                if core.io.writable(&conn.socket, until).await.is_err() {
+                    conn.finish(&core, 0);
+                    return;
+                }
+            }
+            Step::Pause => core.io.pause().await,
+            Step::Answer(request) => match Box::pin(api::answer(&core, &mut conn, *request)).await {
+                Some(response) => conn.respond(&core, response),
+                // The client left in the middle of its body.
+                None => {
+                    conn.finish(&core, 499);
+                    return;
+                }
+            },
+            Step::More => {
+                if let Some(response) = &mut conn.response
+                    && let Err(error) = Box::pin(response.more(&core)).await
+                {
+                    tracing::error!(%error, "a blob can't be read; its connection is cut");
+                    conn.finish(&core, 0);
+                    return;
+                }
+            }
+            Step::Close => {
+                Box::pin(conn.linger(&core)).await;
+                return;
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// A fresh connection from `peer`.
+    pub fn new(socket: Socket, peer: SocketAddr) -> Connection {
+        Connection {
+            socket,
+            peer,
+            unread: Vec::new(),
+            incoming: Incoming::none(),
+            response: None,
+            exchange: None,
+            head_began: None,
+            served: 0,
+            keep_alive: true,
+            is_head: false,
+        }
+    }
+
+    fn step(&mut self, core: &Rc<Core>) -> Step {
+        let began = core.io.now();
+        let step = self.advance(core, began);
+        if core.io.now().since(began) > STALL {
+            core.counters.stall();
+        }
+        step
+    }
+
+    fn advance(&mut self, core: &Rc<Core>, now: Instant) -> Step {
+        let mut turn = 0;
+        loop {
+            if let Some(mut response) = self.response.take() {
+                match self.send(core, &mut response, &mut turn) {
+                    Ok(Progress::Done) => {
+                        self.finish(core, response.status);
+                        core.keep_head(response.head);
+                        if !self.keep_alive {
+                            return Step::Close;
+                        }
+                        continue;
+                    }
+                    Ok(wait) => {
+                        self.response = Some(response);
+                        return match wait {
+                            Progress::Full => Step::Write(now + core.limits.send_stall_timeout),
+                            Progress::Cold => Step::More,
+                            Progress::Turn | Progress::Done => Step::Pause,
+                        };
+                    }
+                    // The client is gone, which is its right; or its blob is, which was told already.
+                    Err(error) => {
+                        if error.kind() == io::ErrorKind::UnexpectedEof {
+                            tracing::error!("a blob's file ends early; its connection is cut");
+                        }
+                        self.finish(core, response.status);
+                        self.keep_alive = false;
+                        self.incoming = Incoming::none();
+                        return Step::Close;
+                    }
+                }
+            }
+            match self.next(core, now) {
+                Next::Respond(response) => self.respond(core, response),
+                Next::Answer(request) => return Step::Answer(request),
+                Next::Wait(until) => return Step::Read(until),
+                Next::Close => return Step::Close,
+            }
+        }
+    }
+
+    /// The next request, from what is unread or from the socket.
+    fn next(&mut self, core: &Rc<Core>, now: Instant) -> Next {
+        if !self.unread.is_empty() && self.head_began.is_none() {
+            let unread = std::mem::take(&mut self.unread);
+            if let Some(next) = self.take_head(core, &unread, now) {
+                return next;
+            }
+        }
+        loop {
+            let mut recv = core.recv.borrow_mut();
+            let count = match core.io.recv(&self.socket, &mut recv) {
+                Ok(Some(count)) if count > 0 => count,
+                Ok(None) => return self.wait_for_head(core, now),
+                Ok(Some(_)) | Err(_) => {
+                    self.keep_alive = false;
+                    return Next::Close;
+                }
+            };
+            core.counters.received(count as u64);
+            if self.unread.is_empty() {
+                if let Some(next) = self.take_head(core, &recv[..count], now) {
+                    return next;
+                }
+            } else {
+                let mut unread = std::mem::take(&mut self.unread);
+                unread.extend_from_slice(&recv[..count]);
+                if let Some(next) = self.take_head(core, &unread, now) {
+                    return next;
+                }
+            }
+        }
+    }
+
+    fn wait_for_head(&mut self, core: &Core, now: Instant) -> Next {
+        match self.head_began {
+            Some(began) => Next::Wait(began + core.limits.header_timeout),
+            None if core.is_draining() => {
+                self.keep_alive = false;
+                Next::Close
+            }
+            None => Next::Wait(now + core.limits.idle_timeout),
+        }
+    }
+
+    /// Parses the head at the start of `bytes` and keeps what it does not use. `None`: it is not whole.
+    fn take_head(&mut self, core: &Rc<Core>, bytes: &[u8], now: Instant) -> Option<Next> {
+        match parse(bytes) {
+            Parsed::Incomplete => {
+                self.head_began.get_or_insert(now);
+                self.unread = bytes.to_vec();
+                None
+            }
+            Parsed::Head(head) => {
+                self.head_began = None;
+                self.unread = bytes[head.len..].to_vec();
+                Some(self.dispatch(core, &head, now))
+            }
+            Parsed::Bad(problem) => {
+                self.unread = Vec::new();
+                self.refuse(core, &problem);
+                self.response.take().map(Next::Respond)
+            }
+        }
+    }
+
+    fn dispatch(&mut self, core: &Rc<Core>, head: &Head<'_>, now: Instant) -> Next {
+        self.served += 1;
+        self.keep_alive = head.keep_alive && self.served < core.limits.requests_per_connection;
+        self.is_head = head.method == Method::Head;
+        self.incoming = Incoming::new(head.body, head.expects_continue, now);
+        let endpoint = Endpoint::parse(head.method, head.target);
+        let label = endpoint.as_ref().map_or("invalid", Endpoint::label);
+        self.exchange = Some(Box::new(Exchange {
+            began: now,
+            label,
+            record: AccessRecord::new(
+                wall_micros(),
+                core.index,
+                self.peer,
+                head.method,
+                head.target,
+                head.user_agent.unwrap_or_default(),
+            ),
+            sent_bytes: 0,
+        }));
+        let endpoint = match endpoint {
+            Ok(endpoint) => endpoint,
+            Err(problem) => return Next::Respond(api::problem(core, &problem)),
+        };
+        if let Some(response) = api::at_once(core, &endpoint, head) {
+            return Next::Respond(response);
+        }
+        Next::Answer(Box::new(Request {
+            endpoint,
+            method: head.method,
+            target: String::from_utf8_lossy(head.target).into_owned(),
+            range: head.range.map_or(RangeHeader::Whole, RangeHeader::parse),
+            if_range: head.if_range.map(<[u8]>::to_vec),
+            if_match: head.if_match.as_deref().map(<[u8]>::to_vec),
+            if_none_match: head.if_none_match.as_deref().map(<[u8]>::to_vec),
+            content_type: head.content_type.map(<[u8]>::to_vec),
+            content_range: head.content_range.map(<[u8]>::to_vec),
+            body: head.body,
+        }))
+    }
+
+    /// Answers what is no request, or comes too slowly, and ends the connection.
+    fn refuse(&mut self, core: &Core, problem: &Problem) {
+        core.counters.malformed();
+        self.head_began = None;
+        self.keep_alive = false;
+        self.is_head = false;
+        // Whatever else comes belongs to nothing: it is read away while the answer travels.
+        self.incoming = Incoming::until_close();
+        self.respond(core, api::problem(core, problem));
+    }
+
+    /// Makes `response` the one that is sent.
+    fn respond(&mut self, core: &Core, mut response: Response) {
+        self.incoming.skip_what_is_here(&mut self.unread);
+        self.keep_alive &= !response.close && self.incoming.is_done() && !core.is_draining();
+        if !self.keep_alive {
+            response.head.truncate(response.head.len() - 2);
+            response.head.extend_from_slice(b"Connection: close\r\n\r\n");
+        }
+        if self.is_head {
+            response.drop_body();
+        }
+        self.response = Some(response);
+    }
+
+    fn send(&mut self, core: &Core, response: &mut Response, turn: &mut usize) -> io::Result<Progress> {
+        loop {
+            if *turn >= TURN_BYTES {
+                return Ok(Progress::Turn);
+            }
+            let more_parts = response.has_more_parts();
+            let head = &response.head[response.head_sent..];
+            let head_len = head.len();
+            let sent = match &mut response.body {
+                Body::Empty if head.is_empty() => return Ok(Progress::Done),
+                Body::Empty => core.io.send(&self.socket, [head, &[]], false)?,
+                Body::Bytes(bytes) if head.is_empty() && bytes.is_empty() => return Ok(Progress::Done),
+                Body::Bytes(bytes) if head.is_empty() => core.io.send(&self.socket, [bytes, &[]], false)?,
+                Body::Bytes(bytes) => core.io.send(&self.socket, [head, bytes], false)?,
+                Body::File(part) if part.span.is_empty() => {
+                    if head.is_empty() {
+                        if response.next_part() {
+                            continue;
+                        }
+                        return Ok(Progress::Done);
+                    }
+                    core.io.send(&self.socket, [head, &[]], more_parts)?
+                }
+                Body::File(part) => {
+                    let whole = usize::try_from(part.span.len()).unwrap_or(usize::MAX);
+                    let file = &part.blob.file;
+                    if let Some(window) = part.in_window() {
+                        let more = more_parts || window.len() < whole;
+                        if head.is_empty() {
+                            core.io.send(&self.socket, [window, &[]], more)?
+                        } else {
+                            core.io.send(&self.socket, [head, window], more)?
+                        }
+                    } else if whole <= READ_SEND_BYTES_MAX && !self.socket.is_stranded() {
+                        let mut small = core.small.borrow_mut();
+                        let Some(count) = core.io.read_now(file, part.span.start, &mut small[..whole])? else {
+                            return Ok(Progress::Cold);
+                        };
+                        if count == 0 {
+                            return Err(io::ErrorKind::UnexpectedEof.into());
+                        }
+                        let more = more_parts || count < whole;
+                        if head.is_empty() {
+                            core.io.send(&self.socket, [&small[..count], &[]], more)?
+                        } else {
+                            core.io.send(&self.socket, [head, &small[..count]], more)?
+                        }
+                    } else if !head.is_empty() {
+                        core.io.send(&self.socket, [head, &[]], true)?
+                    } else {
+                        let len = whole.min(TURN_BYTES);
+                        let more = more_parts || len < whole;
+                        match core.io.send_file(&self.socket, file, part.span.start, len, more)? {
+                            Sent::Bytes(count) => Some(count),
+                            Sent::SocketFull => None,
+                            Sent::Cold => return Ok(Progress::Cold),
+                        }
+                    }
+                }
+            };
+            let Some(count) = sent else { return Ok(Progress::Full) };
+            *turn += count;
+            if let Some(exchange) = &mut self.exchange {
+                exchange.sent_bytes += count as u64;
+            }
+            let of_head = count.min(head_len);
+            response.head_sent += of_head;
+            match &mut response.body {
+                Body::Empty => {}
+                Body::Bytes(bytes) => drop(bytes.split_to(count - of_head)),
+                Body::File(part) => part.advance(count - of_head),
+            }
+        }
+    }
+
+    /// Counts a request whose answer is sent, or can't be any more (status 0 or 499).
+    fn finish(&mut self, core: &Core, status: u16) {
+        let Some(mut exchange) = self.exchange.take() else { return };
+        let took = core.io.now().since(exchange.began);
+        core.counters.request(exchange.label, status, took, exchange.sent_bytes);
+        exchange.record.end(status, exchange.sent_bytes, self.incoming.received_bytes(), took);
+        if !core.access.borrow_mut().record(exchange.record) {
+            core.counters.access_dropped();
+        }
+    }
+
+    /// Ends the connection so that the client can read what it was told: a close with bytes unread would
+    /// reset it.
+    async fn linger(&mut self, core: &Core) {
+        if self.incoming.is_done() || core.io.finish_sending(&self.socket).is_err() {
+            return;
+        }
+        let until = core.io.now() + core.limits.header_timeout;
+        let mut left = 64 * TURN_BYTES;
+        loop {
+            let received = core.io.recv(&self.socket, &mut core.recv.borrow_mut());
+            match received {
+                Ok(None) => {
+                    if core.io.readable(&self.socket, until).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(Some(count)) if count > 0 && count <= left && core.io.now() < until => left -= count,
+                Ok(Some(_)) | Err(_) => return,
+            }
+        }
+    }
+}

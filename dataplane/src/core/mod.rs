@@ -1,0 +1,273 @@
+//! One core: what its thread owns, and what it remembers.
+//!
+//! Owns: its connections, its caches, its buffers. Nothing here is locked; nothing here leaves the thread.
+//!
+//! Invariants: caches hold only *yes*, each with the epoch that was read before the question was asked. No
+//! borrow of a cell lives across an await.
+
+mod body;
+mod connection;
+mod response;
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use control::{Control, Document, Epoch, Epochs, Link, Principal};
+use oci::{Digest, Problem, Reference, RepositoryName};
+
+pub use body::BodyEnd;
+pub use connection::{Connection, Request, connection};
+pub use response::{Body, FilePart, OpenBlob, Response};
+
+use crate::{
+    access::AccessLog,
+    cache::Generations,
+    http::HttpDate,
+    io::{Instant, Io, unix_time},
+    limits::{
+        BODIES_BYTES_PER_CORE, LINK_AGE_MAX, LINKS_PER_CORE, Limits, MANIFEST_CACHE_BYTES_PER_CORE,
+        OPEN_FILES_PER_CORE, READ_SEND_BYTES_MAX, RECV_BYTES,
+    },
+    metrics::CoreCounters,
+    store::Store,
+};
+
+/// A core's own state.
+pub struct Core {
+    /// Its world.
+    pub io: Io,
+    /// Whom it asks.
+    pub control: Control,
+    /// The blobs and upload sessions of the process.
+    pub store: Arc<Store>,
+    /// What an operator has set.
+    pub limits: Limits,
+    /// Its counters.
+    pub counters: Arc<CoreCounters>,
+    index: usize,
+    epochs: Arc<Epochs>,
+    links: RefCell<Generations<(RepositoryName, Digest), KnownLink>>,
+    manifests: RefCell<Generations<(RepositoryName, Reference), KnownManifest>>,
+    files: RefCell<Generations<Digest, KnownFile>>,
+    access: RefCell<AccessLog>,
+    recv: RefCell<Box<[u8]>>,
+    small: RefCell<Box<[u8]>>,
+    spare_heads: RefCell<Vec<Vec<u8>>>,
+    date: Cell<HttpDate>,
+    collected_bytes: Cell<usize>,
+    draining: Cell<bool>,
+}
+
+struct KnownLink {
+    epoch: Epoch,
+    asked_at: Instant,
+    size_bytes: u64,
+}
+
+struct KnownManifest {
+    epoch: Epoch,
+    document: Document,
+}
+
+struct KnownFile {
+    epoch: Epoch,
+    blob: Rc<OpenBlob>,
+}
+
+/// What a core is made from.
+pub struct Parts {
+    /// See [`Core`].
+    pub control: Control,
+    /// See [`Core`].
+    pub store: Arc<Store>,
+    /// See [`Core`].
+    pub limits: Limits,
+    /// See [`Core`].
+    pub counters: Arc<CoreCounters>,
+    /// Its number.
+    pub index: usize,
+    /// What keeps its links and manifests true.
+    pub epochs: Arc<Epochs>,
+    /// Where it says what it served.
+    pub access: AccessLog,
+}
+
+impl Core {
+    /// A core with nothing to do yet.
+    pub fn new(io: Io, parts: Parts) -> Rc<Core> {
+        Rc::new(Core {
+            io,
+            control: parts.control,
+            store: parts.store,
+            limits: parts.limits,
+            counters: parts.counters,
+            index: parts.index,
+            epochs: parts.epochs,
+            links: RefCell::new(Generations::new(LINKS_PER_CORE)),
+            manifests: RefCell::new(Generations::new(MANIFEST_CACHE_BYTES_PER_CORE)),
+            files: RefCell::new(Generations::new(OPEN_FILES_PER_CORE)),
+            access: RefCell::new(parts.access),
+            recv: RefCell::new(vec![0; RECV_BYTES].into_boxed_slice()),
+            small: RefCell::new(vec![0; READ_SEND_BYTES_MAX].into_boxed_slice()),
+            spare_heads: RefCell::default(),
+            date: Cell::new(HttpDate::at(unix_time())),
+            collected_bytes: Cell::new(0),
+            draining: Cell::new(false),
+        })
+    }
+
+    /// The length of a blob that `repository` may serve, if this core knows that for certain.
+    pub fn known_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<u64> {
+        let mut links = self.links.borrow_mut();
+        let known = links.get(&(*repository, *digest))?;
+        let fresh = self.epochs.holds(self.epochs.of_repository(repository), known.epoch)
+            && self.io.now().since(known.asked_at) < LINK_AGE_MAX;
+        fresh.then_some(known.size_bytes)
+    }
+
+    /// The length of a blob that `repository` may serve. Presence on disk plays no part in it.
+    pub async fn link(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Problem> {
+        if let Some(size_bytes) = self.known_link(repository, digest) {
+            return Ok(size_bytes);
+        }
+        let epoch = self.epochs.read(self.epochs.of_repository(repository));
+        let asked_at = self.io.now();
+        let link = self.control.link(*repository, *digest, Principal::Anonymous).await?;
+        let Some(Link::Here { size_bytes }) = link else { return Err(Problem::BlobUnknown(*digest)) };
+        if let Some(epoch) = epoch {
+            let known = KnownLink { epoch, asked_at, size_bytes };
+            self.links.borrow_mut().insert((*repository, *digest), known, 1);
+        }
+        Ok(size_bytes)
+    }
+
+    /// An open blob that this core remembers and that still has its name.
+    pub fn known_file(&self, digest: &Digest) -> Option<Rc<OpenBlob>> {
+        let names = self.store.names();
+        let mut files = self.files.borrow_mut();
+        let known = files.get(digest)?;
+        names.holds(names.of_digest(digest), known.epoch).then(|| known.blob.clone())
+    }
+
+    /// Opens a blob of `size_bytes`. One that is not there, or not as long, is lost: 500 and an alarm.
+    pub async fn file(&self, digest: &Digest, size_bytes: u64) -> Result<Rc<OpenBlob>, Problem> {
+        if let Some(blob) = self.known_file(digest) {
+            return Ok(blob);
+        }
+        let names = self.store.names();
+        let epoch = names.read(names.of_digest(digest));
+        match self.store.open_blob(&self.io, digest).await {
+            Ok(Some((file, found_bytes))) if found_bytes == size_bytes => {
+                let blob = Rc::new(OpenBlob { file, size_bytes });
+                if let Some(epoch) = epoch {
+                    let known = KnownFile { epoch, blob: blob.clone() };
+                    self.files.borrow_mut().insert(*digest, known, 1);
+                }
+                Ok(blob)
+            }
+            Ok(Some((_, found_bytes))) => {
+                tracing::error!(%digest, size_bytes, found_bytes, "a blob has the wrong length; push it again");
+                Err(Problem::BlobLost(*digest))
+            }
+            Ok(None) => {
+                tracing::error!(%digest, "a blob is recorded and its file is gone; push it again");
+                Err(Problem::BlobLost(*digest))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(Problem::Overloaded { retry_after_s: 1 })
+            }
+            Err(error) => {
+                tracing::error!(%digest, %error, "a blob can't be opened");
+                Err(Problem::Internal)
+            }
+        }
+    }
+
+    /// A manifest that this core knows for certain.
+    pub fn known_manifest(&self, repository: &RepositoryName, reference: &Reference) -> Option<Document> {
+        let mut manifests = self.manifests.borrow_mut();
+        let known = manifests.get(&(*repository, *reference))?;
+        let slot = self.epochs.of_repository(repository);
+        self.epochs.holds(slot, known.epoch).then(|| known.document.clone())
+    }
+
+    /// The manifest that a tag or digest names.
+    pub async fn manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Document, Problem> {
+        if let Some(document) = self.known_manifest(repository, reference) {
+            return Ok(document);
+        }
+        let epoch = self.epochs.read(self.epochs.of_repository(repository));
+        let document = self.control.manifest(*repository, *reference, Principal::Anonymous).await?;
+        let document = document.ok_or(Problem::ManifestUnknown(*reference))?;
+        if let Some(epoch) = epoch {
+            let weight = document.bytes.len() + size_of::<(RepositoryName, Reference, KnownManifest)>();
+            let known = KnownManifest { epoch, document: document.clone() };
+            self.manifests.borrow_mut().insert((*repository, *reference), known, weight);
+        }
+        Ok(document)
+    }
+
+    /// Makes room for a body that is collected whole. It is given back by [`Core::release`].
+    pub fn reserve(&self, bytes: usize) -> Result<(), Problem> {
+        let collected = self.collected_bytes.get() + bytes;
+        if collected > BODIES_BYTES_PER_CORE {
+            return Err(Problem::Overloaded { retry_after_s: 1 });
+        }
+        self.collected_bytes.set(collected);
+        Ok(())
+    }
+
+    /// Gives room back.
+    pub fn release(&self, bytes: usize) {
+        self.collected_bytes.set(self.collected_bytes.get() - bytes);
+    }
+
+    /// Whether it is the one that does what has to be done once in a process.
+    pub fn is_first(&self) -> bool {
+        self.index == 0
+    }
+
+    /// How often old upload sessions are looked for.
+    pub fn sweep_interval(&self) -> std::time::Duration {
+        (self.limits.upload_expiry / 10).min(std::time::Duration::from_secs(60))
+    }
+
+    /// Whether connections end with the request they are at.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Has every connection end with the request that it is at, and those without one at once.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.io.rouse();
+    }
+
+    fn date(&self) -> HttpDate {
+        let now = unix_time();
+        let mut date = self.date.get();
+        if !date.is_of(now) {
+            date = HttpDate::at(now);
+            self.date.set(date);
+        }
+        date
+    }
+
+    fn spare_head(&self) -> Vec<u8> {
+        self.spare_heads.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024))
+    }
+
+    fn keep_head(&self, head: Vec<u8>) {
+        let mut spare = self.spare_heads.borrow_mut();
+        if spare.len() < 64 && head.capacity() <= 4096 {
+            spare.push(head);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! An answer on its way out: a head, a body, and how far both are sent.
+//!
+//! Multi-range answers are the same thing several times over: when a head and its span are sent, the next
+//! part's head takes the place of the first. So there is one sender for every body.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use oci::{Digest, Span};
+
+use super::Core;
+use crate::{
+    http::Lines,
+    io::{Buf, File},
+    limits::BUF_BYTES,
+};
+
+/// A blob that this core has open.
+pub struct OpenBlob {
+    /// Its file.
+    pub file: File,
+    /// Its length.
+    pub size_bytes: u64,
+}
+
+/// What is sent after the head.
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// These bytes.
+    Bytes(Bytes),
+    /// A part of a file.
+    File(FilePart),
+}
+
+/// What is left to send of a part of a file, and what comes after it.
+pub struct FilePart {
+    /// The file.
+    pub blob: Rc<OpenBlob>,
+    /// What is left of this part.
+    pub span: Span,
+    /// Bytes of it that had to be read, because memory did not have them.
+    window: Option<Window>,
+    /// The parts after this one.
+    rest: Option<Box<Multipart>>,
+}
+
+struct Window {
+    at: u64,
+    buf: Buf,
+}
+
+/// The parts of a `multipart/byteranges` body, RFC 9110 §14.6.
+struct Multipart {
+    spans: Box<[Span]>,
+    next: usize,
+    size_bytes: u64,
+    boundary: [u8; Multipart::BOUNDARY_LEN],
+}
+
+/// An answer. What is in `head` was rendered already, a body's length and all.
+pub struct Response {
+    /// Its status.
+    pub status: u16,
+    /// Bytes that go before what is left of the body.
+    pub head: Vec<u8>,
+    /// How many of those are sent.
+    pub head_sent: usize,
+    /// What follows them.
+    pub body: Body,
+    /// The connection ends with this answer.
+    pub close: bool,
+}
+
+impl Response {
+    /// An answer without a body; `lines` has all fields but its length.
+    pub fn empty(status: u16, mut lines: Lines) -> Response {
+        // RFC 9110 §8.6 forbids a length where there can't be a body.
+        if status != 204 && status != 304 {
+            lines.number_field("Content-Length", 0);
+        }
+        Response::new(status, lines, Body::Empty)
+    }
+
+    /// An answer with these bytes.
+    pub fn bytes(status: u16, mut lines: Lines, body: Bytes) -> Response {
+        lines.number_field("Content-Length", body.len() as u64);
+        Response::new(status, lines, Body::Bytes(body))
+    }
+
+    /// An answer whose head says all about its body.
+    pub fn new(status: u16, lines: Lines, body: Body) -> Response {
+        Response { status, head: lines.finish(), head_sent: 0, body, close: false }
+    }
+
+    /// Takes the body away: what a HEAD is answered. The head still tells its length.
+    pub fn drop_body(&mut self) {
+        self.body = Body::Empty;
+    }
+
+    /// Whether something follows what is left of this head and span.
+    pub fn has_more_parts(&self) -> bool {
+        matches!(&self.body, Body::File(part) if part.rest.is_some())
+    }
+
+    /// Moves on to the next part, if there is one.
+    pub fn next_part(&mut self) -> bool {
+        let Body::File(part) = &mut self.body else { return false };
+        let Some(rest) = &mut part.rest else { return false };
+        self.head.clear();
+        self.head_sent = 0;
+        if let Some(span) = rest.spans.get(rest.next).copied() {
+            rest.part_head(rest.next, &mut self.head);
+            rest.next += 1;
+            part.span = span;
+        } else {
+            rest.end(&mut self.head);
+            part.rest = None;
+        }
+        part.window = None;
+        true
+    }
+
+    /// Reads what the sender found missing in memory, so that it can go on.
+    pub async fn more(&mut self, core: &Core) -> std::io::Result<()> {
+        let Body::File(part) = &mut self.body else { return Ok(()) };
+        core.counters.cold_read();
+        // The old window's buffer goes home before another is asked for.
+        part.window = None;
+        let buf = core.io.buf().await;
+        let len = usize::try_from(part.span.len()).unwrap_or(BUF_BYTES).min(BUF_BYTES);
+        let at = part.span.start;
+        let (result, buf) = core.io.read(&part.blob.file, at, len, buf).await;
+        if result? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        part.window = Some(Window { at, buf });
+        Ok(())
+    }
+}
+
+impl FilePart {
+    /// All that `span` says.
+    pub fn new(blob: Rc<OpenBlob>, span: Span) -> FilePart {
+        FilePart { blob, span, window: None, rest: None }
+    }
+
+    /// Several spans. Also gives the length of the whole body and its boundary.
+    pub fn several(blob: Rc<OpenBlob>, spans: Box<[Span]>, random: [u64; 2]) -> (FilePart, u64, String) {
+        let mut boundary = [0; Multipart::BOUNDARY_LEN];
+        boundary.copy_from_slice(format!("{:016x}{:016x}", random[0], random[1]).as_bytes());
+        let parts = Multipart { spans, next: 0, size_bytes: blob.size_bytes, boundary };
+        let length = parts.length();
+        let name = String::from_utf8_lossy(&parts.boundary).into_owned();
+        let nothing = Span { start: 0, end: 0 };
+        (FilePart { blob, span: nothing, window: None, rest: Some(Box::new(parts)) }, length, name)
+    }
+
+    /// What was read of the span's start, if anything.
+    pub fn in_window(&self) -> Option<&[u8]> {
+        let window = self.window.as_ref()?;
+        let skip = usize::try_from(self.span.start.checked_sub(window.at)?).ok()?;
+        let bytes = window.buf.filled().get(skip..).filter(|bytes| !bytes.is_empty())?;
+        let left = usize::try_from(self.span.len()).unwrap_or(usize::MAX);
+        Some(&bytes[..bytes.len().min(left)])
+    }
+
+    /// `count` bytes of the span are sent.
+    pub fn advance(&mut self, count: usize) {
+        self.span.start += count as u64;
+        if self.in_window().is_none() {
+            self.window = None;
+        }
+    }
+}
+
+impl Multipart {
+    const BOUNDARY_LEN: usize = 32;
+
+    fn part_head(&self, index: usize, out: &mut Vec<u8>) {
+        let span = self.spans[index];
+        if index > 0 {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"--");
+        out.extend_from_slice(&self.boundary);
+        let fields = format!(
+            "\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {}-{}/{}\r\n\r\n",
+            span.start,
+            span.end - 1,
+            self.size_bytes
+        );
+        out.extend_from_slice(fields.as_bytes());
+    }
+
+    fn end(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\r\n--");
+        out.extend_from_slice(&self.boundary);
+        out.extend_from_slice(b"--\r\n");
+    }
+
+    fn length(&self) -> u64 {
+        let mut scratch = Vec::new();
+        let mut length = 0;
+        for (index, span) in self.spans.iter().enumerate() {
+            scratch.clear();
+            self.part_head(index, &mut scratch);
+            length += scratch.len() as u64 + span.len();
+        }
+        scratch.clear();
+        self.end(&mut scratch);
+        length + scratch.len() as u64
+    }
+}
+
+impl Core {
+    /// The lines that every answer starts with.
+    pub fn lines(&self, status: u16) -> Lines {
+        let mut lines = Lines::new(self.spare_head(), status);
+        lines.field("Date", self.date().as_bytes());
+        lines.field("Docker-Distribution-Api-Version", b"registry/2.0");
+        lines
+    }
+
+    /// The lines of an answer about stored bytes with this digest.
+    pub fn digest_lines(&self, status: u16, digest: &Digest) -> Lines {
+        let mut lines = self.lines(status);
+        lines.digest_field("Docker-Content-Digest", digest, false);
+        lines
+    }
+}

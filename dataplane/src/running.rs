@@ -1,0 +1,358 @@
+//! Start and stop of the data plane: its threads, who starts whom, who waits for whom.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use control::{Control, CoreHealth, Epochs, Health, Writes, WritesHealth};
+use oci::{Digest, Problem};
+use tokio::sync::mpsc;
+
+use crate::{
+    IoChoice, Settings,
+    access::{self, AccessLog, AccessThread},
+    core::{Connection, Core, Parts, connection},
+    io::{
+        CoreThread, Driver, Faults, Fs, Instant, Io, Listener, ListenerStop, Pool, probe,
+        raise_descriptor_limit, spawn_core, spawn_named,
+    },
+    limits::{Limits, MAILBOX_SOCKETS_MAX},
+    metrics::{CoreCounters, Metrics},
+    store::{self, Store, StoreCounters, StoreSettings},
+};
+
+/// Why the data plane did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The address can't be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The ring was asked for and can't be had.
+    NoRing(io::Error),
+    /// The data directory can't be used.
+    Data(io::Error),
+    /// A thread or its driver did not start.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen(address, error) => write!(f, "can't listen on {address}: {error}"),
+            StartError::NoRing(error) => write!(
+                f,
+                "io_uring can't be had here ({error}); use --io epoll, or --io auto to let Gantry choose"
+            ),
+            StartError::Data(error) => write!(f, "the data directory can't be used: {error}"),
+            StartError::Thread(error) => write!(f, "a thread can't be started: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running data plane.
+pub struct Running {
+    address: SocketAddr,
+    driver: Driver,
+    shared: Arc<Shared>,
+    stop: ListenerStop,
+    mailboxes: Vec<mpsc::Sender<Message>>,
+    threads: Vec<CoreThread>,
+    acceptor: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+    access: Option<AccessThread>,
+    pool: Pool,
+}
+
+/// What outlives a call: for `/healthz` and `/metrics`.
+pub struct Shared {
+    store: Arc<Store>,
+    writes: Arc<Writes>,
+    metrics: Metrics,
+    driver: Driver,
+    warnings: Vec<String>,
+}
+
+/// The ends that the data plane is joined by.
+pub struct Joints {
+    /// Where questions go.
+    pub control: Control,
+    /// What keeps answers true.
+    pub epochs: Arc<Epochs>,
+    /// Whether anything may be written.
+    pub writes: Arc<Writes>,
+    /// A record of disk calls, and failures on demand; `Faults::none()` in a server.
+    pub faults: Faults,
+}
+
+enum Message {
+    Socket(std::os::fd::OwnedFd, SocketAddr),
+    Drain,
+    End,
+}
+
+/// Starts everything, and binds the address last. `home` asks the metadata which blobs it has.
+pub fn start(
+    settings: Settings,
+    joints: Joints,
+    home: &mut dyn FnMut(Vec<Digest>) -> Result<Vec<Option<u64>>, Problem>,
+) -> Result<Running, StartError> {
+    let (driver, mut warnings) = choose(settings.io)?;
+    let descriptors = raise_descriptor_limit();
+    let fs = Fs::open(&settings.data, joints.faults).map_err(StartError::Data)?;
+    let filesystem = fs.filesystem().map_err(StartError::Data)?;
+    if !matches!(filesystem, "ext4" | "xfs" | "btrfs") {
+        let warning = format!(
+            "the data directory is on {filesystem}: no rule is known for its volume-wide sync, so each file \
+             is synced alone; use ext4, xfs or btrfs"
+        );
+        tracing::warn!(filesystem, "{warning}");
+        warnings.push(warning);
+    }
+    let store_settings = StoreSettings {
+        reserve_bytes_min: settings.reserve_bytes,
+        upload_expiry: settings.limits.upload_expiry,
+        blob_bytes_max: settings.limits.blob_bytes,
+    };
+    let store = store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
+    let store = Arc::new(store);
+    let pool = Pool::start(&fs).map_err(StartError::Thread)?;
+    let keeper = store.start_keeper(joints.control.clone()).map_err(StartError::Thread)?;
+    let (logs, access) = start_access_log(&settings).map_err(StartError::Thread)?;
+    let metrics = Metrics::new(settings.cores);
+    let counters = metrics.cores().to_vec();
+    let mut mailboxes = Vec::new();
+    let mut threads = Vec::new();
+    for ((index, access), counters) in logs.into_iter().enumerate().zip(&counters) {
+        let (mailbox, inbox) = mpsc::channel(MAILBOX_SOCKETS_MAX);
+        let parts = Parts {
+            control: joints.control.clone(),
+            store: store.clone(),
+            limits: settings.limits.clone(),
+            counters: counters.clone(),
+            index,
+            epochs: joints.epochs.clone(),
+            access,
+        };
+        let thread =
+            spawn_core(index, driver, pool.clone(), move |io| serve(Core::new(io.clone(), parts), io, inbox));
+        threads.push(thread.map_err(StartError::Thread)?);
+        mailboxes.push(mailbox);
+    }
+    let listen_error = |error| StartError::Listen(settings.listen, error);
+    let listener = Listener::bind(settings.listen).map_err(listen_error)?;
+    let address = listener.address().map_err(listen_error)?;
+    let stop = listener.stopper();
+    let most = connections_max(&settings.limits, descriptors);
+    let acceptor = Acceptor { listener, mailboxes: mailboxes.clone(), counters, most };
+    let acceptor =
+        spawn_named("acceptor".to_owned(), move || acceptor.run()).map_err(StartError::Thread)?;
+    let shared = Arc::new(Shared { store, writes: joints.writes, metrics, driver, warnings });
+    Ok(Running { address, driver, shared, stop, mailboxes, threads, acceptor, keeper, access, pool })
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `"uring"` or `"epoll"`, for every core.
+    pub fn drivers(&self) -> Vec<&'static str> {
+        vec![self.driver.name(); self.threads.len()]
+    }
+
+    /// What `/healthz` and `/metrics` tell of the data plane.
+    pub fn shared(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
+    /// Accepts no more, lets what is in flight end for at most `drain`, then ends every thread.
+    pub fn stop(self, drain: Duration) {
+        self.stop.stop();
+        self.tell_cores(&Message::Drain);
+        let until = Instant::now() + drain;
+        let open = || self.shared.metrics.cores().iter().map(|core| core.connections_open()).sum::<u64>();
+        while open() > 0 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.tell_cores(&Message::End);
+        let _ = self.acceptor.join();
+        for thread in self.threads {
+            if let Ok(Err(error)) = thread.join() {
+                tracing::error!(%error, "a core's driver failed");
+            }
+        }
+        self.shared.store.close();
+        let _ = self.keeper.join();
+        self.pool.close();
+        if let Some(access) = self.access {
+            access.stop();
+        }
+    }
+
+    fn tell_cores(&self, message: &Message) {
+        for mailbox in &self.mailboxes {
+            let message = match message {
+                Message::Drain => Message::Drain,
+                Message::End | Message::Socket(..) => Message::End,
+            };
+            // A core that has ended needs no telling.
+            let _ = mailbox.blocking_send(message);
+        }
+    }
+}
+
+impl Shared {
+    /// What the process knows of itself.
+    pub fn health(&self) -> Health {
+        let core = |counters: &Arc<CoreCounters>| CoreHealth {
+            driver: self.driver.name(),
+            connections: counters.connections_open(),
+        };
+        let full = || self.store.room_for(0).is_err().then_some("the disk is full; reads go on");
+        let why = self.writes.refused().map(control::Refusal::why).or_else(full);
+        Health {
+            cores: self.metrics.cores().iter().map(core).collect(),
+            disk: self.store.disk(),
+            writes: WritesHealth { allowed: why.is_none(), why },
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    /// The data plane's families in the OpenMetrics text format, without the end mark.
+    pub fn render_metrics(&self, out: &mut String) {
+        self.metrics.render(out);
+        render_store(self.store.counters(), out);
+    }
+}
+
+struct Acceptor {
+    listener: Listener,
+    mailboxes: Vec<mpsc::Sender<Message>>,
+    counters: Vec<Arc<CoreCounters>>,
+    most: u64,
+}
+
+impl Acceptor {
+    fn run(self) {
+        const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
+            Docker-Distribution-Api-Version: registry/2.0\r\nConnection: close\r\n\r\n";
+        loop {
+            let (fd, peer) = match self.listener.accept() {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return,
+                Err(error) => {
+                    // Out of descriptors, or a client that left while it waited: neither is for ever.
+                    tracing::warn!(%error, "a connection can't be accepted");
+                    std::thread::sleep(Duration::from_millis(10));
+                    continue;
+                }
+            };
+            let open: u64 = self.counters.iter().map(|core| core.connections_open()).sum();
+            let least = (0..self.mailboxes.len()).min_by_key(|core| self.counters[*core].connections_open());
+            let Some(core) = least.filter(|_| open < self.most) else {
+                Listener::turn_away(fd, BUSY);
+                continue;
+            };
+            self.counters[core].connection_opened();
+            if let Err(refused) = self.mailboxes[core].try_send(Message::Socket(fd, peer)) {
+                self.counters[core].connection_closed();
+                if let Message::Socket(fd, _) = refused.into_inner() {
+                    Listener::turn_away(fd, BUSY);
+                }
+            }
+        }
+    }
+}
+
+/// A core's only future: takes up sockets until it is told to end.
+async fn serve(core: std::rc::Rc<Core>, io: Io, mut inbox: mpsc::Receiver<Message>) {
+    let ended = std::rc::Rc::new(AtomicBool::new(false));
+    if core.is_first() {
+        let core = core.clone();
+        let ended = ended.clone();
+        io.spawn(async move {
+            while !ended.load(Ordering::Relaxed) {
+                core.io.sleep_until(core.io.now() + core.sweep_interval()).await;
+                core.store.expire(&core.io).await;
+            }
+        });
+    }
+    while let Some(message) = inbox.recv().await {
+        match message {
+            Message::Socket(fd, peer) => match io.adopt(fd) {
+                Ok(socket) => {
+                    let core = core.clone();
+                    core.io.clone().spawn(async move {
+                        connection(core.clone(), Connection::new(socket, peer)).await;
+                        core.counters.connection_closed();
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection can't be taken up");
+                    core.counters.connection_closed();
+                }
+            },
+            Message::Drain => core.drain(),
+            Message::End => break,
+        }
+    }
+    ended.store(true, Ordering::Relaxed);
+}
+
+fn choose(choice: IoChoice) -> Result<(Driver, Vec<String>), StartError> {
+    match (choice, probe()) {
+        (IoChoice::Epoll, _) => Ok((Driver::Epoll, Vec::new())),
+        (_, Ok(())) => Ok((Driver::Uring, Vec::new())),
+        (IoChoice::Uring, Err(error)) => Err(StartError::NoRing(error)),
+        (IoChoice::Auto, Err(error)) => {
+            let warning = format!("io_uring can't be had here ({error}): disks are read by a pool of threads");
+            tracing::warn!("{warning}");
+            Ok((Driver::Epoll, vec![warning]))
+        }
+    }
+}
+
+fn connections_max(limits: &Limits, descriptors: u64) -> u64 {
+    match limits.connections {
+        0 => (descriptors / 10 * 8).max(1),
+        set => set as u64,
+    }
+}
+
+fn start_access_log(settings: &Settings) -> io::Result<(Vec<AccessLog>, Option<AccessThread>)> {
+    if settings.access_log {
+        let (logs, thread) = access::start(settings.cores)?;
+        Ok((logs, Some(thread)))
+    } else {
+        Ok(((0..settings.cores).map(|_| AccessLog::off()).collect(), None))
+    }
+}
+
+fn render_store(counters: &StoreCounters, out: &mut String) {
+    let families = [
+        ("batches", "counter", "Batches that the keeper acknowledged.", &counters.batches),
+        ("commits", "counter", "Blobs that were acknowledged.", &counters.members),
+        ("data_fsyncs", "counter", "fdatasync calls on a blob.", &counters.data_syncs),
+        ("volume_fsyncs", "counter", "syncfs calls on the volume.", &counters.volume_syncs),
+        ("directory_fsyncs", "counter", "fsync calls on a directory.", &counters.directory_syncs),
+        ("rehashes", "counter", "Uploads that were read once more to hash them.", &counters.rehashes),
+        ("upload_sessions", "gauge", "Upload sessions that are open.", &counters.sessions_open),
+    ];
+    for (name, kind, help, value) in families {
+        let total = if kind == "counter" { "_total" } else { "" };
+        let value = value.load(Ordering::Relaxed);
+        out.push_str(&format!(
+            "# TYPE gantry_store_{name} {kind}\n# HELP gantry_store_{name} {help}\n\
+             gantry_store_{name}{total} {value}\n"
+        ));
+    }
+}

@@ -1,0 +1,400 @@
+//! The one thread that changes names under `blobs/`: it turns uploads into blobs, a batch at a time.
+//!
+//! Owns: the queue of commits, the order of syncs, names and COMMIT, and what an error of each means.
+//!
+//! Invariants: nobody is told yes before the bytes, the name and the row are durable. After any error of a
+//! sync or of COMMIT nobody of the batch is told yes, nothing is unlinked and nothing is tried again. A
+//! session whose file has got its second name is never written to again. No name under `blobs/` is taken away.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    thread,
+    time::Duration,
+};
+
+use control::{Control, PushedBlob, Refusal};
+use oci::{Algorithm, Digest, Problem};
+use tokio::sync::oneshot;
+
+use super::{
+    Shared, blob_directory, blob_path,
+    doctor::mark_since,
+    problem_of,
+    sessions::{Files, Open, remove_upload},
+    upload_data,
+};
+use crate::{
+    io::{File, Instant, unix_time},
+    limits::{BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN},
+};
+
+/// fdatasync of this many files at the same time: they share the journal's commit.
+const SYNC_LANES: usize = SYNCFS_MEMBERS_MIN;
+/// How long syncfs is left alone when it was slow: somebody else has much to write.
+const SYNCFS_REST: Duration = Duration::from_secs(10);
+
+/// An upload whose digest was found right and whose last write has ended.
+pub(super) struct Member {
+    pub(super) open: Box<Open>,
+    pub(super) files: Files,
+    pub(super) digest: Digest,
+    pub(super) answer: oneshot::Sender<Result<(), Problem>>,
+}
+
+/// What a member needs to have its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Name {
+    /// There is none: sync, link, sync the directory.
+    New,
+    /// A member before it in the batch gets the name; its bytes are as good.
+    Twin,
+    /// There is one, with a row: nothing to do.
+    Recorded,
+    /// There is one without a row: its directory is synced.
+    Unrecorded,
+    /// The file of that name is damaged: ours takes its place.
+    Replace,
+}
+
+impl Name {
+    /// Whether it is our file that gets the name.
+    fn takes_our_file(self) -> bool {
+        match self {
+            Name::New | Name::Replace => true,
+            Name::Twin | Name::Recorded | Name::Unrecorded => false,
+        }
+    }
+}
+
+type Named = (Member, Name);
+
+/// Nobody of the batch may be told yes: a sync or COMMIT failed.
+struct Lost(Refusal);
+
+/// The keeper's own state.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    control: Control,
+    syncfs: Option<Syncfs>,
+    last_good_unix: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, control: Control) -> Keeper {
+        let knows = matches!(shared.filesystem, "ext4" | "xfs" | "btrfs") && crate::io::Fs::sync_volume_reports();
+        // Whatever was acknowledged before this process was good, or there would be a mark.
+        Keeper { shared, control, syncfs: knows.then(Syncfs::default), last_good_unix: unix_time() }
+    }
+
+    /// Commits what waits, in batches, until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        while let Some(waiting) = self.shared.queue.next() {
+            let mut batch = self.look_up(waiting);
+            match self.make_durable(&mut batch) {
+                Ok(results) => self.answer(batch, results),
+                Err(lost) => self.give_up(batch, lost),
+            }
+        }
+    }
+
+    /// All that a 201 means, in order. Members that fail alone are answered and taken out of the batch.
+    fn make_durable(&mut self, batch: &mut Vec<Named>) -> Result<Vec<Result<(), Problem>>, Lost> {
+        self.close_files(batch);
+        self.sync_data(batch)?;
+        let directories = self.give_names(batch);
+        self.sync_directories(&directories)?;
+        self.commit(batch)
+    }
+
+    /// What each member's name needs. Existing names are looked up in the metadata, all at once.
+    fn look_up(&self, waiting: Vec<Member>) -> Vec<Named> {
+        let mut lengths = HashMap::new();
+        let mut batch = Vec::with_capacity(waiting.len());
+        for member in waiting {
+            let found = self.shared.allowed().and_then(|()| {
+                self.shared.fs.stat(&blob_path(&member.digest)).map_err(|error| problem_of(&error))
+            });
+            match found {
+                Ok(stat) => {
+                    lengths.extend(stat.map(|stat| (member.digest, stat.len)));
+                    batch.push(member);
+                }
+                Err(problem) => self.put_back(member, problem),
+            }
+        }
+        let existing: Vec<Digest> = lengths.keys().copied().collect();
+        let rows = match existing.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.control.home_blocking(existing.clone()),
+        };
+        let rows: HashMap<Digest, Option<u64>> = match rows {
+            Ok(rows) => existing.into_iter().zip(rows).collect(),
+            Err(problem) => {
+                batch.into_iter().for_each(|member| self.put_back(member, problem.clone()));
+                return Vec::new();
+            }
+        };
+        let mut taking = HashSet::new();
+        let named = |member: Member| {
+            let size = member.open.offset;
+            let name = match (lengths.get(&member.digest), rows.get(&member.digest).copied().flatten()) {
+                (None, _) => Name::New,
+                (Some(length), Some(row)) if *length == size && row == size => Name::Recorded,
+                (Some(length), None) if *length == size => Name::Unrecorded,
+                (Some(_), _) => Name::Replace,
+            };
+            let twin = name.takes_our_file() && !taking.insert(member.digest);
+            (member, if twin { Name::Twin } else { name })
+        };
+        batch.into_iter().map(named).collect()
+    }
+
+    /// Files get their exact length, and the record by which a restart knows what they were linked to.
+    fn close_files(&self, batch: &mut Vec<Named>) {
+        self.keep(batch, |(member, name)| {
+            if !name.takes_our_file() {
+                return Ok(());
+            }
+            let (fs, open, data) = (&self.shared.fs, &mut member.open, &member.files.data);
+            let len = data.stat()?.len;
+            if len < open.offset {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if len > open.offset || open.allocated > open.offset {
+                fs.trim(data, open.offset)?;
+            }
+            open.allocated = 0;
+            let (at, record) = open.next_record(&self.shared.boot, Some(member.digest));
+            fs.write_all_at(&member.files.state, at, &record)
+        });
+    }
+
+    /// The bytes of all members that give their file. Few files one by one, many with the whole volume.
+    fn sync_data(&mut self, batch: &[Named]) -> Result<(), Lost> {
+        let data = |(member, name): &'_ Named| name.takes_our_file().then(|| member.files.data.clone());
+        let files: Vec<File> = batch.iter().filter_map(data).collect();
+        let counters = &self.shared.counters;
+        let synced = match &mut self.syncfs {
+            Some(syncfs) if files.len() >= SYNCFS_MEMBERS_MIN && syncfs.is_quick() => {
+                counters.volume_syncs.fetch_add(1, Ordering::Relaxed);
+                let started = Instant::now();
+                let synced = self.shared.fs.sync_volume();
+                syncfs.took(Instant::now().since(started));
+                synced
+            }
+            _ => {
+                counters.data_syncs.fetch_add(files.len() as u64, Ordering::Relaxed);
+                self.sync_each(&files)
+            }
+        };
+        synced.map_err(|error| lost(&error))
+    }
+
+    fn sync_each(&self, files: &[File]) -> io::Result<()> {
+        let fs = &self.shared.fs;
+        let lane = |lane: usize| {
+            files.iter().skip(lane).step_by(SYNC_LANES).try_for_each(|file| fs.sync_data(file))
+        };
+        thread::scope(|scope| {
+            let lane = &lane;
+            let others: Vec<_> =
+                (1..files.len().min(SYNC_LANES)).map(|index| scope.spawn(move || lane(index))).collect();
+            let died = |_| Err(io::Error::other("a sync died"));
+            others.into_iter().fold(lane(0), |synced, other| synced.and(other.join().unwrap_or_else(died)))
+        })
+    }
+
+    /// Links. Gives the directories whose names have to be made durable.
+    fn give_names(&self, batch: &mut Vec<Named>) -> BTreeSet<Algorithm> {
+        let mut directories = BTreeSet::new();
+        self.keep(batch, |(member, name)| {
+            let (fs, ours) = (&self.shared.fs, upload_data(&member.open.id));
+            let (digest, path) = (member.digest, blob_path(&member.digest));
+            match name {
+                Name::Recorded => return Ok(()),
+                Name::Unrecorded => {}
+                Name::New if fs.link(&ours, &path)? => {}
+                Name::New => return Err(io::Error::other("a name appeared that the keeper did not make")),
+                Name::Twin if fs.stat(&path)?.is_some_and(|stat| stat.len == member.open.offset) => {}
+                // The member that should have given the name has failed, most likely for lack of room.
+                Name::Twin => return Err(io::ErrorKind::StorageFull.into()),
+                Name::Replace => {
+                    let names = &self.shared.names;
+                    names.revoking(&mut vec![names.of_digest(&digest)], || fs.rename(&ours, &path))?;
+                }
+            }
+            directories.insert(digest.algorithm());
+            Ok(())
+        });
+        directories
+    }
+
+    fn sync_directories(&self, directories: &BTreeSet<Algorithm>) -> Result<(), Lost> {
+        for algorithm in directories {
+            self.shared.counters.directory_syncs.fetch_add(1, Ordering::Relaxed);
+            self.shared.fs.sync_directory(blob_directory(*algorithm)).map_err(|error| lost(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The rows: one transaction. One result a member.
+    fn commit(&self, batch: &[Named]) -> Result<Vec<Result<(), Problem>>, Lost> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pushed = |(member, _): &Named| PushedBlob {
+            repository: member.open.repository,
+            digest: member.digest,
+            size_bytes: member.open.offset,
+        };
+        match self.control.commit_blocking(batch.iter().map(pushed).collect()) {
+            Ok(results) if results.len() == batch.len() => Ok(results),
+            Ok(_) | Err(_) => {
+                tracing::error!("a metadata commit failed; writes are refused until a restart");
+                Err(Lost(Refusal::CommitFailed))
+            }
+        }
+    }
+
+    /// Tells everybody, then takes the uploads' own names away.
+    fn answer(&mut self, batch: Vec<Named>, results: Vec<Result<(), Problem>>) {
+        if batch.is_empty() {
+            return;
+        }
+        self.last_good_unix = unix_time();
+        let counters = &self.shared.counters;
+        counters.batches.fetch_add(1, Ordering::Relaxed);
+        let mut ended = Vec::with_capacity(batch.len());
+        for ((member, name), result) in batch.into_iter().zip(results) {
+            match result {
+                Err(problem) if !name.takes_our_file() => self.put_back(member, problem),
+                // Its file may be a blob now, so it can't go on as a session.
+                Ok(()) | Err(_) => {
+                    counters.members.fetch_add(u64::from(result.is_ok()), Ordering::Relaxed);
+                    let id = member.open.id;
+                    self.shared.sessions.forget(&id);
+                    reply(member, result);
+                    ended.push(id);
+                }
+            }
+        }
+        for id in ended {
+            if let Err(error) = remove_upload(&self.shared.fs, &id) {
+                tracing::warn!(%id, %error, "the names of a committed upload are left for the next start");
+            }
+        }
+    }
+
+    /// Refuses all writes from now on. The sessions are unknown from here; their files stay for the next start.
+    fn give_up(&self, batch: Vec<Named>, Lost(why): Lost) {
+        mark_since(&self.shared.fs, self.last_good_unix);
+        self.shared.writes.refuse(why);
+        for (member, _) in batch {
+            self.shared.sessions.forget(&member.open.id);
+            reply(member, Err(Problem::WritesRefused { why: why.why() }));
+        }
+    }
+
+    /// Keeps the members for which `step` succeeds; the others fail alone and may try again.
+    fn keep(&self, batch: &mut Vec<Named>, mut step: impl FnMut(&mut Named) -> io::Result<()>) {
+        for mut named in std::mem::take(batch) {
+            match step(&mut named) {
+                Ok(()) => batch.push(named),
+                Err(error) => self.put_back(named.0, problem_of(&error)),
+            }
+        }
+    }
+
+    /// The session goes on as if its commit had not been asked for.
+    fn put_back(&self, member: Member, problem: Problem) {
+        let Member { open, answer, .. } = member;
+        self.shared.sessions.insert(open);
+        // A client that is gone is told nothing.
+        let _ = answer.send(Err(problem));
+    }
+}
+
+fn reply(member: Member, result: Result<(), Problem>) {
+    // A client that is gone is told nothing, and finds the blob when it comes back.
+    let _ = member.answer.send(result);
+}
+
+fn lost(error: &io::Error) -> Lost {
+    tracing::error!(%error, "a sync failed; writes are refused until a restart");
+    Lost(Refusal::SyncFailed)
+}
+
+/// How long syncfs takes here.
+#[derive(Default)]
+struct Syncfs {
+    average: Duration,
+    rests_until: Option<Instant>,
+}
+
+impl Syncfs {
+    fn is_quick(&self) -> bool {
+        self.rests_until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    /// A moving average over about eight calls. A slow one starts a rest, after which one call decides.
+    fn took(&mut self, time: Duration) {
+        self.average = match self.rests_until.take() {
+            Some(_) => time,
+            None => (self.average * 7 + time) / 8,
+        };
+        if self.average > SYNCFS_AVERAGE_MAX {
+            self.rests_until = Some(Instant::now() + SYNCFS_REST);
+        }
+    }
+}
+
+/// Commits that wait. A mutex and a condition, because the keeper is a thread that blocks.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    members: VecDeque<Member>,
+    closed: bool,
+}
+
+impl Queue {
+    /// Enqueues, or hands the member back: the queue is full or closed.
+    pub(super) fn push(&self, member: Member) -> Result<(), Member> {
+        let mut waiting = self.waiting();
+        if waiting.closed || waiting.members.len() == COMMITS_WAITING_MAX {
+            return Err(member);
+        }
+        waiting.members.push_back(member);
+        drop(waiting);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.waiting().closed = true;
+        self.work.notify_all();
+    }
+
+    /// What waits, up to a batch; waits for something. `None`: closed and empty.
+    fn next(&self) -> Option<Vec<Member>> {
+        let mut waiting = self.waiting();
+        while waiting.members.is_empty() {
+            if waiting.closed {
+                return None;
+            }
+            waiting = self.work.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        let count = waiting.members.len().min(BATCH_MEMBERS_MAX);
+        Some(waiting.members.drain(..count).collect())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,334 @@
+//! The blobs on disk: who may write them, what a 201 means, and what a restart may go on from.
+//!
+//! ```text
+//! <data>/
+//!   blobs/<algorithm>/<hex>   a whole, verified blob; only the keeper makes, replaces or removes a name
+//!   uploads/<id>/data         the bytes of an open session; gets its second name under blobs/
+//!   uploads/<id>/state        records of the session, never synced; see `record`
+//!   disk-error                the mark: a sync or COMMIT failed and nobody has looked yet
+//! ```
+//!
+//! Owns: every location above, the table of upload sessions, the keeper, and what has been promised of the
+//! volume's free space.
+//!
+//! Invariants: nothing outside this module derives a location from a digest. A name under `blobs/` never
+//! precedes the sync of its bytes. Who has taken a session out of the table is the only one to write it.
+
+mod doctor;
+mod keeper;
+mod record;
+mod sessions;
+mod start;
+mod upload;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use control::{Control, DiskHealth, Epochs, Principal, Writes};
+use oci::{Algorithm, Digest, Problem, RepositoryName, UploadId};
+
+use crate::io::{File, Fs, Instant, Io, spawn_named, unix_time};
+
+pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
+pub use start::open;
+pub use upload::Upload;
+
+use keeper::{Keeper, Queue};
+use sessions::{Files, Open, Running, Sessions, remove_upload};
+
+/// What the store is opened with.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreSettings {
+    /// The larger of this and a hundredth of the volume is kept free for metadata and deletes; in bytes.
+    pub reserve_bytes_min: u64,
+    /// A session without progress is removed after this long.
+    pub upload_expiry: Duration,
+    /// Length of a blob in bytes; more is 413.
+    pub blob_bytes_max: u64,
+}
+
+/// The blobs and the upload sessions of one data directory. All cores share it.
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What the cores, the keeper and jobs on the pool share.
+struct Shared {
+    fs: Fs,
+    settings: StoreSettings,
+    writes: Arc<Writes>,
+    filesystem: &'static str,
+    boot: [u8; 16],
+    sessions: Sessions,
+    /// Bytes that running uploads were told there is room for, and have not written yet.
+    promised_bytes: AtomicU64,
+    names: Epochs,
+    queue: Queue,
+    counters: StoreCounters,
+}
+
+/// What the store has done since it was opened. Relaxed: each number is right by itself.
+#[derive(Debug, Default)]
+pub struct StoreCounters {
+    /// Batches that the keeper acknowledged.
+    pub batches: AtomicU64,
+    /// Blobs that were acknowledged with them.
+    pub members: AtomicU64,
+    /// fdatasync of a blob.
+    pub data_syncs: AtomicU64,
+    /// syncfs of the volume.
+    pub volume_syncs: AtomicU64,
+    /// fsync of a directory.
+    pub directory_syncs: AtomicU64,
+    /// Uploads whose file was read once more to hash it.
+    pub rehashes: AtomicU64,
+    /// Sessions that are open now.
+    pub sessions_open: AtomicU64,
+}
+
+impl Store {
+    /// Starts the thread that commits uploads. It ends after [`Store::close`], when its queue is empty.
+    pub fn start_keeper(self: &Arc<Store>, control: Control) -> io::Result<JoinHandle<()>> {
+        let keeper = Keeper::new(self.shared.clone(), control);
+        spawn_named("keeper".to_owned(), move || keeper.run())
+    }
+
+    /// Takes no more commits: further ones are told [`Problem::Overloaded`].
+    pub fn close(&self) {
+        self.shared.queue.close();
+    }
+
+    /// Moves the slot of a digest when its name gets another file or goes: an open file that was kept for
+    /// it is to be forgotten.
+    pub fn names(&self) -> &Epochs {
+        &self.shared.names
+    }
+
+    /// The blob's file and its length in bytes. `None`: no file of that name.
+    pub async fn open_blob(&self, io: &Io, digest: &Digest) -> io::Result<Option<(File, u64)>> {
+        let path = blob_path(digest);
+        io.fs(move |fs| match fs.open_file(&path)? {
+            Some(file) => {
+                let len = file.stat()?.len;
+                Ok(Some((file, len)))
+            }
+            None => Ok(None),
+        })
+        .await
+    }
+
+    /// Whether `more_bytes` may be written now. Nothing is set aside for them.
+    ///
+    /// Errors: [`Problem::WritesRefused`], [`Problem::BlobTooLarge`], [`Problem::DiskFull`].
+    pub fn room_for(&self, more_bytes: u64) -> Result<(), Problem> {
+        self.shared.room_for(more_bytes)
+    }
+
+    /// The volume, for `/healthz`; all zeros if it can't be asked.
+    pub fn disk(&self) -> DiskHealth {
+        let (free_bytes, reserve_bytes) = self.shared.free_and_reserve().unwrap_or_default();
+        DiskHealth { filesystem: self.shared.filesystem, free_bytes, reserve_bytes }
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> &StoreCounters {
+        &self.shared.counters
+    }
+
+    /// Opens a session; its bytes will be hashed with `algorithm` as they arrive. (end-4a)
+    ///
+    /// Errors: [`Problem::WritesRefused`], [`Problem::Overloaded`] (too many sessions), [`Problem::DiskFull`].
+    pub async fn open_upload(
+        &self,
+        io: &Io,
+        repository: RepositoryName,
+        principal: Principal,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Problem> {
+        self.shared.room_for(0)?;
+        let id = UploadId::from_bytes(io.unguessable().map_err(|error| problem_of(&error))?);
+        let shared = self.shared.clone();
+        // The job puts the session into the table itself: one that nobody waits for any more expires there.
+        let opened = io.fs(move |fs| {
+            if !shared.sessions.has_room() {
+                return Ok(Err(OVERLOADED));
+            }
+            let mut open = Box::new(Open {
+                id,
+                repository,
+                principal,
+                created_unix: unix_time(),
+                running: Running::new(algorithm),
+                algorithm,
+                offset: 0,
+                allocated: 0,
+                records: 0,
+                progress: Instant::now(),
+                files: None,
+            });
+            match make_session(fs, &mut open, &shared.boot) {
+                Ok(files) => open.files = Some(files),
+                Err(error) => {
+                    remove_upload(fs, &id).unwrap_or_else(|error| tracing::warn!(%id, %error, "left behind"));
+                    return Err(error);
+                }
+            }
+            shared.sessions.insert(open);
+            Ok(Ok(id))
+        });
+        opened.await.unwrap_or_else(|error| Err(problem_of(&error)))
+    }
+
+    /// Takes a session out of the table, to write to it.
+    ///
+    /// Errors: [`Problem::BlobUploadUnknown`], also for a session of another repository;
+    /// [`Problem::UploadBusy`].
+    pub fn take(&self, repository: &RepositoryName, id: &UploadId) -> Result<Upload, Problem> {
+        let open = self.shared.sessions.take(repository, id)?;
+        Ok(Upload::new(self.shared.clone(), open))
+    }
+
+    /// Where the next byte goes; of a busy session, where it did when it was taken. (end-13)
+    ///
+    /// Errors: [`Problem::BlobUploadUnknown`].
+    pub fn offset(&self, repository: &RepositoryName, id: &UploadId) -> Result<u64, Problem> {
+        self.shared.sessions.offset(repository, id)
+    }
+
+    /// Ends a session; its bytes go. (end-14)
+    ///
+    /// Errors: as [`Store::take`], and [`Problem::WritesRefused`].
+    pub async fn cancel(&self, io: &Io, repository: &RepositoryName, id: &UploadId) -> Result<(), Problem> {
+        self.shared.allowed()?;
+        let open = self.shared.sessions.take(repository, id)?;
+        self.shared.remove(io, vec![open]).await.map_err(|error| problem_of(&error))
+    }
+
+    /// Removes sessions that made no progress for too long. To be called once a minute, by one core.
+    pub async fn expire(&self, io: &Io) {
+        if self.shared.allowed().is_err() {
+            // After a disk error nothing is unlinked.
+            return;
+        }
+        let expired = self.shared.sessions.take_expired(self.shared.settings.upload_expiry);
+        for some in chunks(expired) {
+            if let Err(error) = self.shared.remove(io, some).await {
+                tracing::warn!(%error, "expired uploads were not removed; a restart tries again");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn allowed(&self) -> Result<(), Problem> {
+        match self.writes.refused() {
+            None => Ok(()),
+            Some(refusal) => Err(Problem::WritesRefused { why: refusal.why() }),
+        }
+    }
+
+    fn room_for(&self, more_bytes: u64) -> Result<(), Problem> {
+        self.room_beside(more_bytes, self.promised_bytes.load(Ordering::Relaxed))
+    }
+
+    fn room_beside(&self, more_bytes: u64, promised_bytes: u64) -> Result<(), Problem> {
+        self.allowed()?;
+        if more_bytes > self.settings.blob_bytes_max {
+            return Err(Problem::BlobTooLarge { limit_bytes: self.settings.blob_bytes_max });
+        }
+        let (free, reserve) = self.free_and_reserve().map_err(|error| problem_of(&error))?;
+        if free.saturating_sub(reserve).saturating_sub(promised_bytes) < more_bytes {
+            return Err(Problem::DiskFull);
+        }
+        Ok(())
+    }
+
+    fn free_and_reserve(&self) -> io::Result<(u64, u64)> {
+        let space = self.fs.space()?;
+        Ok((space.free_bytes, self.settings.reserve_bytes_min.max(space.total_bytes / 100)))
+    }
+
+    /// Removes sessions that were taken out of the table for good. Goes on if the future is dropped.
+    async fn remove(self: &Arc<Shared>, io: &Io, sessions: Vec<Box<Open>>) -> io::Result<()> {
+        let shared = self.clone();
+        let ids: Vec<UploadId> = sessions.iter().map(|open| open.id).collect();
+        let removed = io.fs(move |fs| {
+            let mut result = Ok(());
+            for open in sessions {
+                let id = open.id;
+                drop(open);
+                result = result.and(remove_upload(fs, &id));
+                shared.sessions.forget(&id);
+            }
+            result
+        });
+        let removed = removed.await;
+        // A job that the pool did not take forgot nothing.
+        ids.iter().for_each(|id| self.sessions.forget(id));
+        removed
+    }
+}
+
+/// A session's directory and files, with its first record in them.
+fn make_session(fs: &Fs, open: &mut Open, boot: &[u8; 16]) -> io::Result<Files> {
+    fs.make_directory(&upload_directory(&open.id))?;
+    let files =
+        Files { data: fs.create(&upload_data(&open.id))?, state: fs.create(&upload_state(&open.id))? };
+    let (at, record) = open.next_record(boot, None);
+    fs.write_all_at(&files.state, at, &record)?;
+    Ok(files)
+}
+
+fn chunks(mut all: Vec<Box<Open>>) -> impl Iterator<Item = Vec<Box<Open>>> {
+    std::iter::from_fn(move || {
+        let some = all.split_off(all.len().saturating_sub(64));
+        (!some.is_empty()).then_some(some)
+    })
+}
+
+const OVERLOADED: Problem = Problem::Overloaded { retry_after_s: 1 };
+
+/// What a client is told of a failed call that was no sync.
+fn problem_of(error: &io::Error) -> Problem {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Problem::DiskFull,
+        io::ErrorKind::WouldBlock => OVERLOADED,
+        kind => {
+            tracing::error!(%error, ?kind, "the store");
+            Problem::Internal
+        }
+    }
+}
+
+const UPLOADS: &str = "uploads";
+
+fn blob_directory(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Sha256 => "blobs/sha256",
+        Algorithm::Sha512 => "blobs/sha512",
+        Algorithm::Blake3 => "blobs/blake3",
+    }
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("{}/{}", blob_directory(digest.algorithm()), digest.hex(&mut [0; 128]))
+}
+
+fn upload_directory(id: &UploadId) -> String {
+    format!("{UPLOADS}/{id}")
+}
+
+fn upload_data(id: &UploadId) -> String {
+    format!("{UPLOADS}/{id}/data")
+}
+
+fn upload_state(id: &UploadId) -> String {
+    format!("{UPLOADS}/{id}/state")
+}

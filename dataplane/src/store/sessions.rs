@@ -1,0 +1,240 @@
+//! The table of upload sessions. Taking one out of it is the lock.
+//!
+//! Owns: [`Sessions`], and [`Open`], a session that nobody writes to at the moment or somebody owns.
+//!
+//! Invariants: an `Open` exists once: in the table, in an `Upload`, with the keeper, or in a job on the pool.
+//! Its hash covers exactly the first `offset` bytes of its file, and nobody writes below `offset`.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use control::Principal;
+use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
+
+use super::{
+    record::{Record, SlotBytes, Step},
+    upload_data, upload_directory, upload_state,
+};
+use crate::{
+    io::{File, Fs, Instant},
+    limits::{STATE_RECORD_BYTES_MAX, UPLOAD_SESSIONS_MAX},
+};
+
+/// Idle sessions that keep their files open; the others open them again when they go on.
+const FILES_KEPT_MAX: usize = 512;
+
+/// A session.
+pub(super) struct Open {
+    pub(super) id: UploadId,
+    pub(super) repository: RepositoryName,
+    pub(super) principal: Principal,
+    pub(super) created_unix: u64,
+    pub(super) algorithm: Algorithm,
+    /// The hash of the first `offset` bytes.
+    pub(super) running: Running,
+    /// Bytes that are written.
+    pub(super) offset: u64,
+    /// Up to where space was allocated ahead; what lies beyond `offset` is given back before the link.
+    pub(super) allocated: u64,
+    /// Slots of the state file that are used up, whether their write succeeded or not.
+    pub(super) records: u64,
+    /// When the last bytes were settled.
+    pub(super) progress: Instant,
+    pub(super) files: Option<Files>,
+}
+
+/// The two files of a session, open for writing.
+#[derive(Clone)]
+pub(super) struct Files {
+    pub(super) data: File,
+    pub(super) state: File,
+}
+
+/// A hash that goes along with the bytes.
+#[derive(Clone)]
+pub(super) enum Running {
+    /// It covers all of them.
+    Known(Hasher),
+    /// It was lost with an earlier process: the file is read once more when its digest is wanted.
+    Lost,
+}
+
+impl Running {
+    pub(super) fn new(algorithm: Algorithm) -> Running {
+        Running::Known(Hasher::new(algorithm))
+    }
+
+    /// This hash with `bytes` behind what it covers.
+    pub(super) fn after(&self, bytes: &[u8]) -> Running {
+        match self {
+            Running::Known(hasher) => {
+                let mut hasher = hasher.clone();
+                hasher.update(bytes);
+                Running::Known(hasher)
+            }
+            Running::Lost => Running::Lost,
+        }
+    }
+}
+
+impl Open {
+    /// The next record of this session and where in the state file it goes. The slot counts as used: an
+    /// older write that is still on its way can't fall onto a newer one.
+    pub(super) fn next_record(&mut self, boot: &[u8; 16], closing: Option<Digest>) -> (u64, SlotBytes) {
+        let step = match (closing, &self.running) {
+            (Some(digest), _) => Step::Closing(digest),
+            (None, Running::Known(hasher)) => {
+                Step::Progress(hasher.save().map_or_else(Vec::new, |saved| saved.as_bytes().to_vec()))
+            }
+            (None, Running::Lost) => Step::Progress(Vec::new()),
+        };
+        let record = Record {
+            boot: *boot,
+            repository: self.repository,
+            principal: self.principal,
+            created_unix: self.created_unix,
+            algorithm: self.algorithm,
+            offset: self.offset,
+            step,
+        };
+        let at = self.records * STATE_RECORD_BYTES_MAX as u64;
+        self.records += 1;
+        (at, record.encode())
+    }
+}
+
+/// Opens the files of a session that has none open.
+pub(super) fn open_files(fs: &Fs, id: &UploadId) -> io::Result<Files> {
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    Ok(Files {
+        data: fs.open_writable(&upload_data(id))?.ok_or_else(gone)?,
+        state: fs.open_writable(&upload_state(id))?.ok_or_else(gone)?,
+    })
+}
+
+/// Removes a session's names; a blob that its data was linked to stays.
+pub(super) fn remove_upload(fs: &Fs, id: &UploadId) -> io::Result<()> {
+    fs.unlink(&upload_data(id))?;
+    fs.unlink(&upload_state(id))?;
+    fs.remove_directory(&upload_directory(id))
+}
+
+/// All sessions, by id. A mutex, because any core may be sent any chunk; it is held for a few
+/// instructions, three times a chunk.
+#[derive(Default)]
+pub(super) struct Sessions {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    slots: HashMap<UploadId, Slot>,
+    /// Idle sessions with open files.
+    files_kept: usize,
+}
+
+enum Slot {
+    Idle(Box<Open>),
+    Busy { repository: RepositoryName, offset: u64 },
+}
+
+impl Slot {
+    fn repository(&self) -> &RepositoryName {
+        match self {
+            Slot::Idle(open) => &open.repository,
+            Slot::Busy { repository, .. } => repository,
+        }
+    }
+}
+
+impl Sessions {
+    /// Whether one more may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        self.table().slots.len() < UPLOAD_SESSIONS_MAX
+    }
+
+    /// How many there are, busy ones included.
+    pub(super) fn count(&self) -> usize {
+        self.table().slots.len()
+    }
+
+    /// Puts a session in, or back.
+    pub(super) fn insert(&self, mut open: Box<Open>) {
+        let mut table = self.table();
+        let mut surplus = None;
+        if open.files.is_some() {
+            if table.files_kept < FILES_KEPT_MAX {
+                table.files_kept += 1;
+            } else {
+                surplus = open.files.take();
+            }
+        }
+        table.slots.insert(open.id, Slot::Idle(open));
+        drop(table);
+        // Closing a file may take a while.
+        drop(surplus);
+    }
+
+    /// Takes a session out; its slot is busy until it is put back or forgotten.
+    pub(super) fn take(&self, repository: &RepositoryName, id: &UploadId) -> Result<Box<Open>, Problem> {
+        let mut table = self.table();
+        let slot = table.slots.get_mut(id).filter(|slot| slot.repository() == repository);
+        let slot = slot.ok_or(Problem::BlobUploadUnknown)?;
+        let offset = match slot {
+            Slot::Idle(open) => open.offset,
+            Slot::Busy { .. } => return Err(Problem::UploadBusy),
+        };
+        let taken = std::mem::replace(slot, Slot::Busy { repository: *repository, offset });
+        Ok(table.taken(taken))
+    }
+
+    /// See `Store::offset`.
+    pub(super) fn offset(&self, repository: &RepositoryName, id: &UploadId) -> Result<u64, Problem> {
+        match self.table().slots.get(id) {
+            Some(Slot::Idle(open)) if open.repository == *repository => Ok(open.offset),
+            Some(Slot::Busy { repository: theirs, offset }) if theirs == repository => Ok(*offset),
+            Some(Slot::Idle(_) | Slot::Busy { .. }) | None => Err(Problem::BlobUploadUnknown),
+        }
+    }
+
+    /// Takes out those without progress for `expiry`.
+    pub(super) fn take_expired(&self, expiry: Duration) -> Vec<Box<Open>> {
+        let now = Instant::now();
+        let mut table = self.table();
+        let mut expired = Vec::new();
+        for slot in table.slots.values_mut() {
+            if let Slot::Idle(open) = slot
+                && now.since(open.progress) >= expiry
+            {
+                let busy = Slot::Busy { repository: open.repository, offset: open.offset };
+                expired.push(std::mem::replace(slot, busy));
+            }
+        }
+        expired.into_iter().map(|slot| table.taken(slot)).collect()
+    }
+
+    /// Removes the slot of a session that was taken out: from now on it is unknown.
+    pub(super) fn forget(&self, id: &UploadId) {
+        self.table().slots.remove(id);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn taken(&mut self, slot: Slot) -> Box<Open> {
+        match slot {
+            Slot::Idle(open) => {
+                self.files_kept -= usize::from(open.files.is_some());
+                open
+            }
+            Slot::Busy { .. } => unreachable!("only idle sessions are taken"),
+        }
+    }
+}

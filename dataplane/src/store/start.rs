@@ -1,0 +1,207 @@
+//! Opening a store: what an earlier process left in `uploads/`, and what of it may go on.
+//!
+//! Invariants: reads only `uploads/`, whose size is bounded by the sessions that were open; `blobs/` is
+//! listed only for an upload with two names whose record did not reach the disk.
+
+use std::{collections::HashMap, io, sync::Arc};
+
+use control::{Epochs, Refusal, Writes};
+use oci::{Algorithm, Digest, Hasher, Problem, UploadId};
+
+use super::{
+    Shared, Store, StoreCounters, StoreSettings, UPLOADS, blob_directory, blob_path,
+    doctor::disk_error_marked,
+    keeper::Queue,
+    record::{self, Record, SLOTS_READ_MAX, Step, Told},
+    sessions::{Files, Open, Running, Sessions, open_files, remove_upload},
+    upload_data, upload_directory, upload_state,
+};
+use crate::{
+    io::{Fs, Instant, Stat},
+    limits::{EPOCH_SLOTS, STATE_RECORD_BYTES_MAX},
+};
+
+/// Opens the store in `fs`, making what is missing. Blocks; to be called before the cores start. `home`
+/// gives the size of each blob that the metadata has a row for.
+///
+/// With the mark `disk-error`, writes are refused and no session is trusted.
+///
+/// Errors: the system's; blobs and uploads on different volumes; `home` failed.
+pub fn open(
+    fs: Fs,
+    settings: StoreSettings,
+    writes: Arc<Writes>,
+    home: &mut dyn FnMut(Vec<Digest>) -> Result<Vec<Option<u64>>, Problem>,
+) -> io::Result<Store> {
+    make_directories(&fs)?;
+    check_device(&fs)?;
+    let marked = disk_error_marked(&fs)?;
+    if marked {
+        writes.refuse(Refusal::MarkFound);
+    }
+    let boot = Fs::boot_id()?;
+    let sessions = Sessions::default();
+    let mut linked = Vec::new();
+    for listed in fs.list(UPLOADS)? {
+        let Some(id) = UploadId::parse(&listed.name) else {
+            tracing::warn!(name = listed.name, "not an upload; left alone");
+            continue;
+        };
+        match fs.stat(&upload_data(&id))? {
+            Some(data) if data.links > 1 => linked.push((id, data)),
+            Some(data) => match restore(&fs, id, data, &boot)? {
+                Some(open) if !marked && sessions.has_room() => sessions.insert(open),
+                Some(_) | None => remove_upload(&fs, &id)?,
+            },
+            None => remove_upload(&fs, &id)?,
+        }
+    }
+    reconcile(&fs, linked, home)?;
+    let shared = Shared {
+        filesystem: fs.filesystem()?,
+        fs,
+        settings,
+        writes,
+        boot,
+        sessions,
+        promised_bytes: 0.into(),
+        names: Epochs::new(EPOCH_SLOTS),
+        queue: Queue::default(),
+        counters: StoreCounters::default(),
+    };
+    Ok(Store { shared: Arc::new(shared) })
+}
+
+fn make_directories(fs: &Fs) -> io::Result<()> {
+    let mut made = fs.make_directory("blobs")?;
+    for algorithm in Algorithm::ALL {
+        made |= fs.make_directory(blob_directory(algorithm))?;
+    }
+    made |= fs.make_directory(UPLOADS)?;
+    if made { fs.sync_volume() } else { Ok(()) }
+}
+
+/// A link can't cross from one volume to another, and a copy is not what a commit does.
+fn check_device(fs: &Fs) -> io::Result<()> {
+    let device = |path| Ok::<_, io::Error>(fs.stat(path)?.map(|stat| stat.device));
+    let uploads = device(UPLOADS)?;
+    for algorithm in Algorithm::ALL {
+        if device(blob_directory(algorithm))? != uploads {
+            return Err(io::Error::other("blobs and uploads have to be on one volume"));
+        }
+    }
+    Ok(())
+}
+
+/// The session as its last record says, if that may be trusted: it was written in this boot, and the file
+/// has at least its bytes. What is longer is cut.
+fn restore(fs: &Fs, id: UploadId, data: Stat, boot: &[u8; 16]) -> io::Result<Option<Box<Open>>> {
+    let (told, records) = read_state(fs, &id)?;
+    let Some(record) = told.progress else { return Ok(None) };
+    if record.boot != *boot || record.offset > data.len {
+        return Ok(None);
+    }
+    let Some(running) = running(&record) else { return Ok(None) };
+    if data.len > record.offset {
+        let Files { data, state: _ } = open_files(fs, &id)?;
+        fs.truncate(&data, record.offset)?;
+    }
+    Ok(Some(Box::new(Open {
+        id,
+        repository: record.repository,
+        principal: record.principal,
+        created_unix: record.created_unix,
+        algorithm: record.algorithm,
+        running,
+        offset: record.offset,
+        // How far is not known; more than the offset makes the commit give it back.
+        allocated: u64::MAX,
+        records,
+        progress: Instant::now(),
+        files: None,
+    })))
+}
+
+/// `None`: the saved hash is not one.
+fn running(record: &Record) -> Option<Running> {
+    match &record.step {
+        Step::Progress(_) if record.offset == 0 => Some(Running::new(record.algorithm)),
+        Step::Progress(saved) if saved.is_empty() => Some(Running::Lost),
+        Step::Progress(saved) => Hasher::restore(record.algorithm, saved).map(Running::Known),
+        Step::Closing(_) => None,
+    }
+}
+
+/// What the end of a state file says, and how many slots of it are used up.
+fn read_state(fs: &Fs, id: &UploadId) -> io::Result<(Told, u64)> {
+    let Some(file) = fs.open_file(&upload_state(id))? else { return Ok((Told::default(), 0)) };
+    let slot_bytes = STATE_RECORD_BYTES_MAX as u64;
+    let slots = file.stat()?.len.div_ceil(slot_bytes);
+    let first = slots.saturating_sub(SLOTS_READ_MAX);
+    let mut bytes = vec![0; usize::try_from((slots - first) * slot_bytes).unwrap_or(0)];
+    let count = fs.read_at(&file, first * slot_bytes, &mut bytes)?;
+    Ok((record::read(&bytes[..count]), slots))
+}
+
+/// Uploads that died between their link and their row's COMMIT, or between that and the removal of their
+/// own name. With a row the blob is acknowledged or may be; without one nobody was told of it.
+fn reconcile(
+    fs: &Fs,
+    linked: Vec<(UploadId, Stat)>,
+    home: &mut dyn FnMut(Vec<Digest>) -> Result<Vec<Option<u64>>, Problem>,
+) -> io::Result<()> {
+    if linked.is_empty() {
+        return Ok(());
+    }
+    let mut digests = HashMap::new();
+    let mut unknown = HashMap::new();
+    for (id, data) in &linked {
+        match closing(fs, id, data)? {
+            Some(digest) => digests.extend([(*id, digest)]),
+            None => unknown.extend([(data.inode, *id)]),
+        }
+    }
+    search_blobs(fs, &unknown, &mut digests)?;
+    let (ids, asked): (Vec<UploadId>, Vec<Digest>) = digests.iter().map(|(id, digest)| (*id, *digest)).unzip();
+    let rows = home(asked.clone())
+        .map_err(|problem| io::Error::other(format!("the metadata did not tell what is recorded: {problem:?}")))?;
+    if rows.len() != asked.len() {
+        return Err(io::Error::other("the metadata did not tell of every blob"));
+    }
+    for ((id, digest), row) in ids.iter().zip(asked).zip(rows) {
+        tracing::info!(%id, %digest, recorded = row.is_some(), "an upload was being committed when the last process ended");
+        if row.is_none() {
+            fs.unlink(&blob_path(&digest))?;
+        }
+    }
+    linked.iter().try_for_each(|(id, _)| remove_upload(fs, id))
+}
+
+/// The digest in the closing record, if the file is linked to it.
+fn closing(fs: &Fs, id: &UploadId, data: &Stat) -> io::Result<Option<Digest>> {
+    let (told, _) = read_state(fs, id)?;
+    let Some(digest) = told.closing else { return Ok(None) };
+    let same = fs.stat(&blob_path(&digest))?.is_some_and(|blob| blob.inode == data.inode);
+    Ok(same.then_some(digest))
+}
+
+/// Finds the names under `blobs/` of uploads that are known by their inode only.
+fn search_blobs(
+    fs: &Fs,
+    unknown: &HashMap<u64, UploadId>,
+    digests: &mut HashMap<UploadId, Digest>,
+) -> io::Result<()> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    for algorithm in Algorithm::ALL {
+        for listed in fs.list(blob_directory(algorithm))? {
+            if let Some(id) = unknown.get(&listed.inode)
+                && let Ok(digest) = Digest::parse(&format!("{algorithm}:{}", listed.name))
+            {
+                digests.insert(*id, digest);
+            }
+        }
+    }
+    Ok(())
+}
