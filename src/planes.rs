@@ -10,7 +10,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{config::Config, data::DataDirectory};
+use crate::{config::Config, data::DataDirectory, stop::StopHandle};
 
 /// Both planes, running.
 pub struct Planes {
@@ -23,7 +23,7 @@ impl Planes {
     /// Starts the control plane on a runtime of its own, then the data plane, and binds the address.
     ///
     /// Errors: a sentence for the operator.
-    pub fn start(config: &Config, data: &DataDirectory) -> Result<Planes, String> {
+    pub fn start(config: &Config, data: &DataDirectory, stop: StopHandle) -> Result<Planes, String> {
         let runtime = control_runtime(config.cores).map_err(|error| error.to_string())?;
         let writes = Arc::new(writes(data.path())?);
         let epochs = Arc::new(Epochs::new(limits::EPOCH_SLOTS));
@@ -34,10 +34,11 @@ impl Planes {
         };
         let plane = controlplane::open(data.path(), options).map_err(|error| error.to_string())?;
         let (control, lanes) = Control::lanes(limits::QUESTIONS_MAX, limits::FORWARDS_MAX);
-        let joints = Joints { control, epochs, writes, faults: Faults::none() };
+        let failed: dataplane::Failed = Arc::new(move |why| stop.fail(why));
+        let joints = Joints { control, epochs, writes, failed, faults: Faults::none() };
         let mut home = |digests: Vec<oci::Digest>| {
             plane.home_blocking(&digests).map_err(|error| {
-                tracing::error!(%error, "the metadata can't be read");
+                tracing::error!(error = error.message(), "the metadata can't be read");
                 oci::Problem::Internal
             })
         };

@@ -62,7 +62,7 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
     }
     let data = DataDirectory::make(&config.data).map_err(StartError::Data)?;
     let mut stop = Stop::watch().map_err(StartError::Signals)?;
-    let planes = Planes::start(config, &data).map_err(StartError::Planes)?;
+    let planes = Planes::start(config, &data, stop.handle()).map_err(StartError::Planes)?;
     let greeting = greeting(planes.address(), data.path(), &planes.drivers());
     // Nobody has to read it.
     let _ = io::stdout().write_all(greeting.as_bytes()).and_then(|()| io::stdout().flush());

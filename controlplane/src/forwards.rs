@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use control::{Forward, Reply};
+use control::{Forward, Lane, Reply};
 use oci::{Endpoint, Method, Problem};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::api::Api;
@@ -13,7 +12,7 @@ use crate::metadata::Metadata;
 use crate::{limits, lists};
 
 /// Answers until the lane closes, and then what was still being answered.
-pub(crate) async fn answer_all<M: Metadata>(metadata: Arc<M>, api: Api, mut lane: mpsc::Receiver<Forward>) {
+pub(crate) async fn answer_all<M: Metadata>(metadata: Arc<M>, api: Api, mut lane: Lane<Forward>) {
     let mut answering = JoinSet::new();
     while let Some(forward) = lane.recv().await {
         if answering.len() >= limits::FORWARDS_AT_ONCE {

@@ -82,7 +82,7 @@ impl ControlPlane {
         self.metadata.metrics()
     }
 
-    /// Answers until both lanes are closed, that is until every [`control::Control`] is dropped. Then
+    /// Answers until both lanes are closed, or every [`control::Control`] is dropped. Then
     /// what was asked is still answered, touches are written, the write-ahead log is emptied and the file
     /// closed. Wants a tokio runtime with blocking threads; a dropped future answers nobody any more.
     pub async fn run(self, lanes: Lanes, fixed: Fixed) {

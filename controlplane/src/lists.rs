@@ -69,11 +69,8 @@ pub(crate) async fn referrers<M: Metadata>(
     };
     let found = metadata.referrers(query).await?;
     let body = [REFERRERS_HEAD, &found.entries.join(","), REFERRERS_TAIL].concat();
-    let mut reply = Reply {
-        status: 200,
-        headers: vec![("content-type", INDEX.to_owned())],
-        body: body.into(),
-    };
+    let mut reply =
+        Reply { status: 200, headers: vec![("content-type", INDEX.to_owned())], body: body.into() };
     if asked.artifact_type.is_some() {
         reply.headers.push(("oci-filters-applied", "artifactType".to_owned()));
     }

@@ -58,7 +58,11 @@ impl Metrics {
         for (name, help, value) in [
             ("batches", "Batches of metadata changes begun.", counts.batches),
             ("commits", "Metadata transactions committed; each costs one fsync of the log.", counts.commits),
-            ("commit_failures", "COMMITs that returned an error; writes are refused after one.", counts.commit_failures),
+            (
+                "commit_failures",
+                "COMMITs that returned an error; writes are refused after one.",
+                counts.commit_failures,
+            ),
             ("changes", "Changes of metadata asked for.", counts.members),
             ("changes_refused", "Changes that were rolled back alone.", counts.members_refused),
             ("touches", "Touches of links written.", counts.touches),

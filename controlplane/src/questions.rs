@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use control::{Answer, Ask, Writes};
+use control::{Answer, Ask, Lane, Writes};
 use oci::Problem;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::limits;
@@ -32,7 +32,7 @@ impl<M> Clone for Questions<M> {
 }
 
 /// Answers until the lane closes, and then what was still being answered.
-pub(crate) async fn answer_all<M: Metadata>(questions: Questions<M>, mut lane: mpsc::Receiver<Ask>) {
+pub(crate) async fn answer_all<M: Metadata>(questions: Questions<M>, mut lane: Lane<Ask>) {
     let mut answering = JoinSet::new();
     while let Some(ask) = lane.recv().await {
         if answering.len() >= limits::QUESTIONS_AT_ONCE {

@@ -10,9 +10,11 @@ pub mod limits;
 mod metrics;
 mod running;
 mod store;
+#[doc(hidden)]
+pub mod testing;
 
 pub use io::{Call, Faults};
-pub use running::{Joints, Running, Shared, StartError, start};
+pub use running::{Failed, Joints, Running, Shared, StartError, start};
 pub use store::Cleared;
 
 use std::{

@@ -62,6 +62,7 @@ pub struct Running {
     address: SocketAddr,
     driver: Driver,
     shared: Arc<Shared>,
+    control: Control,
     stop: ListenerStop,
     mailboxes: Vec<mpsc::Sender<Message>>,
     threads: Vec<CoreThread>,
@@ -80,6 +81,23 @@ pub struct Shared {
     warnings: Vec<String>,
 }
 
+/// Who is told that a thread panicked.
+pub type Failed = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Held by a thread that the process can't do without; tells when it is dropped by a panic.
+struct Alarm {
+    thread: &'static str,
+    failed: Failed,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            (self.failed)(format!("the {} ended by a panic", self.thread));
+        }
+    }
+}
+
 /// The ends that the data plane is joined by.
 pub struct Joints {
     /// Where questions go.
@@ -88,6 +106,8 @@ pub struct Joints {
     pub epochs: Arc<Epochs>,
     /// Whether anything may be written.
     pub writes: Arc<Writes>,
+    /// Told, in a sentence, when a thread ended that the process can't do without.
+    pub failed: Failed,
     /// A record of disk calls, and failures on demand; `Faults::none()` in a server.
     pub faults: Faults,
 }
@@ -121,7 +141,8 @@ pub fn start(
         upload_expiry: settings.limits.upload_expiry,
         blob_bytes_max: settings.limits.blob_bytes,
     };
-    let store = store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
+    let store =
+        store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
     let store = Arc::new(store);
     let pool = Pool::start(&fs).map_err(StartError::Thread)?;
     let keeper = store.start_keeper(joints.control.clone()).map_err(StartError::Thread)?;
@@ -141,8 +162,11 @@ pub fn start(
             epochs: joints.epochs.clone(),
             access,
         };
-        let thread =
-            spawn_core(index, driver, pool.clone(), move |io| serve(Core::new(io.clone(), parts), io, inbox));
+        let alarm = Alarm { thread: "core", failed: joints.failed.clone() };
+        let thread = spawn_core(index, driver, pool.clone(), move |io| async move {
+            let _alarm = alarm;
+            serve(Core::new(io.clone(), parts), io, inbox).await;
+        });
         threads.push(thread.map_err(StartError::Thread)?);
         mailboxes.push(mailbox);
     }
@@ -152,10 +176,15 @@ pub fn start(
     let stop = listener.stopper();
     let most = connections_max(&settings.limits, descriptors);
     let acceptor = Acceptor { listener, mailboxes: mailboxes.clone(), counters, most };
-    let acceptor =
-        spawn_named("acceptor".to_owned(), move || acceptor.run()).map_err(StartError::Thread)?;
+    let alarm = Alarm { thread: "acceptor", failed: joints.failed.clone() };
+    let acceptor = spawn_named("acceptor".to_owned(), move || {
+        let _alarm = alarm;
+        acceptor.run();
+    });
+    let acceptor = acceptor.map_err(StartError::Thread)?;
     let shared = Arc::new(Shared { store, writes: joints.writes, metrics, driver, warnings });
-    Ok(Running { address, driver, shared, stop, mailboxes, threads, acceptor, keeper, access, pool })
+    let control = joints.control;
+    Ok(Running { address, driver, shared, control, stop, mailboxes, threads, acceptor, keeper, access, pool })
 }
 
 impl Running {
@@ -192,6 +221,7 @@ impl Running {
         }
         self.shared.store.close();
         let _ = self.keeper.join();
+        self.control.close();
         self.pool.close();
         if let Some(access) = self.access {
             access.stop();
@@ -314,7 +344,8 @@ fn choose(choice: IoChoice) -> Result<(Driver, Vec<String>), StartError> {
         (_, Ok(())) => Ok((Driver::Uring, Vec::new())),
         (IoChoice::Uring, Err(error)) => Err(StartError::NoRing(error)),
         (IoChoice::Auto, Err(error)) => {
-            let warning = format!("io_uring can't be had here ({error}): disks are read by a pool of threads");
+            let warning =
+                format!("io_uring can't be had here ({error}): disks are read by a pool of threads");
             tracing::warn!("{warning}");
             Ok((Driver::Epoll, vec![warning]))
         }

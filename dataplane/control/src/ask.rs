@@ -218,11 +218,7 @@ pub struct Reply {
 impl Reply {
     /// A reply that is all here.
     pub fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> Reply {
-        Reply {
-            status,
-            headers: vec![("content-type", content_type.to_owned())],
-            body: body.into(),
-        }
+        Reply { status, headers: vec![("content-type", content_type.to_owned())], body: body.into() }
     }
 }
 

@@ -33,10 +33,9 @@ impl Epochs {
     /// The slot of a repository.
     pub fn of_repository(&self, name: &RepositoryName) -> Slot {
         // FNV-1a: any spread will do, and every thread must find the same slot.
-        let hash = name
-            .as_str()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let hash = name.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
         self.slot(hash ^ (hash >> 32))
     }
 

@@ -28,7 +28,9 @@ impl Refusal {
     /// A sentence for an operator.
     pub fn why(self) -> &'static str {
         match self {
-            Refusal::SyncFailed => "a sync to disk failed; restart, then run `gantry doctor --clear-disk-error`",
+            Refusal::SyncFailed => {
+                "a sync to disk failed; restart, then run `gantry doctor --clear-disk-error`"
+            }
             Refusal::CommitFailed => {
                 "a metadata commit failed; restart, then run `gantry doctor --clear-disk-error`"
             }

@@ -3,8 +3,10 @@
 //! They are two so that a flood of catalog requests can't starve a commit. A full lane is an answer:
 //! [`Problem::Overloaded`], 503 with `Retry-After`; nothing queues without bound.
 
+use std::sync::Arc;
+
 use oci::{Digest, Problem, Reference, RepositoryName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Answer, Ask, CommitFailed, Document, Forward, Link, Manifest, Preconditions, Principal, PushedBlob,
@@ -16,14 +18,36 @@ use crate::{
 pub struct Control {
     questions: mpsc::Sender<Ask>,
     forwards: mpsc::Sender<Forward>,
+    closed: Arc<watch::Sender<bool>>,
 }
 
 /// The control plane's end.
 pub struct Lanes {
     /// Questions, in order of arrival.
-    pub questions: mpsc::Receiver<Ask>,
+    pub questions: Lane<Ask>,
     /// Requests to be answered whole.
-    pub forwards: mpsc::Receiver<Forward>,
+    pub forwards: Lane<Forward>,
+}
+
+/// One bounded lane, at the end where it is emptied.
+pub struct Lane<T> {
+    waiting: mpsc::Receiver<T>,
+    closed: watch::Receiver<bool>,
+}
+
+impl<T> Lane<T> {
+    /// The next entry. `None`: the lane is closed, or every [`Control`] is gone, and it is empty.
+    pub async fn recv(&mut self) -> Option<T> {
+        if !*self.closed.borrow() {
+            tokio::select! {
+                next = self.waiting.recv() => return next,
+                // An error says that every `Control` is gone; then so is every sender.
+                _ = self.closed.wait_for(|closed| *closed) => {}
+            }
+        }
+        self.waiting.close();
+        self.waiting.recv().await
+    }
 }
 
 const OVERLOADED: Problem = Problem::Overloaded { retry_after_s: 1 };
@@ -33,8 +57,19 @@ impl Control {
     pub fn lanes(questions: usize, forwards: usize) -> (Control, Lanes) {
         let (question_sender, questions_receiver) = mpsc::channel(questions);
         let (forward_sender, forwards_receiver) = mpsc::channel(forwards);
-        let control = Control { questions: question_sender, forwards: forward_sender };
-        (control, Lanes { questions: questions_receiver, forwards: forwards_receiver })
+        let (close, closed) = watch::channel(false);
+        let control =
+            Control { questions: question_sender, forwards: forward_sender, closed: Arc::new(close) };
+        let lanes = Lanes {
+            questions: Lane { waiting: questions_receiver, closed: closed.clone() },
+            forwards: Lane { waiting: forwards_receiver, closed },
+        };
+        (control, lanes)
+    }
+
+    /// Takes nothing more from anybody. What waits in the lanes is still answered.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
     }
 
     /// See [`Ask::Link`].
@@ -90,7 +125,8 @@ impl Control {
         preconditions: Preconditions,
         principal: Principal,
     ) -> Result<(), Problem> {
-        self.ask(|answer| Ask::DeleteManifest { repository, reference, preconditions, principal, answer }).await
+        self.ask(|answer| Ask::DeleteManifest { repository, reference, preconditions, principal, answer })
+            .await
     }
 
     /// See [`Ask::DeleteBlob`].
@@ -119,10 +155,7 @@ impl Control {
 
     /// See [`Ask::Commit`]. Blocks the calling thread, the keeper's. A control plane that is gone is a
     /// commit that failed: whether it happened is unknown.
-    pub fn commit_blocking(
-        &self,
-        batch: Vec<PushedBlob>,
-    ) -> Result<Vec<Result<(), Problem>>, CommitFailed> {
+    pub fn commit_blocking(&self, batch: Vec<PushedBlob>) -> Result<Vec<Result<(), Problem>>, CommitFailed> {
         let (answer, reply) = oneshot::channel();
         self.questions.blocking_send(Ask::Commit { batch, answer }).map_err(|_closed| CommitFailed)?;
         reply.blocking_recv().unwrap_or(Err(CommitFailed))

@@ -18,4 +18,4 @@ pub use ask::{
 };
 pub use epochs::{Epoch, Epochs, Slot};
 pub use health::{CoreHealth, DiskHealth, Health, Refusal, Writes, WritesHealth};
-pub use lanes::{Control, Lanes};
+pub use lanes::{Control, Lane, Lanes};

@@ -81,8 +81,7 @@ pub fn respond(
         return Ok(Response::empty(304, lines));
     }
     let ranges_apply = conditions.if_range.is_none_or(|header| conditional::if_range(header, digest));
-    let selected =
-        if ranges_apply { conditions.range.within(blob.size_bytes)? } else { Selected::Whole };
+    let selected = if ranges_apply { conditions.range.within(blob.size_bytes)? } else { Selected::Whole };
     let status = if selected == Selected::Whole { 200 } else { 206 };
     let size_bytes = blob.size_bytes;
     let mut lines = core.digest_lines(status, digest);

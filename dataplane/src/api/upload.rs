@@ -91,11 +91,7 @@ pub fn status(core: &Core, repository: &RepositoryName, id: &UploadId) -> Result
 }
 
 /// end-14.
-pub async fn cancel(
-    core: &Core,
-    repository: &RepositoryName,
-    id: &UploadId,
-) -> Result<Response, Unanswered> {
+pub async fn cancel(core: &Core, repository: &RepositoryName, id: &UploadId) -> Result<Response, Unanswered> {
     core.store.cancel(&core.io, repository, id).await?;
     let mut lines = core.lines(204);
     lines.field("Docker-Upload-UUID", id.to_string().as_bytes());

@@ -114,7 +114,8 @@ pub async fn connection(core: Rc<Core>, mut conn: Connection) {
                 if let Some(response) = &mut conn.response
                     && let Err(error) = Box::pin(response.more(&core)).await
                 {
-                    tracing::error!(%error, "a blob can't be read; its connection is cut");
+                    let blob = response.file_name();
+                    tracing::error!(%error, blob, "a blob can't be read; its connection is cut");
                     conn.finish(&core, 0);
                     return;
                 }
@@ -177,7 +178,8 @@ impl Connection {
                     // The client is gone, which is its right; or its blob is, which was told already.
                     Err(error) => {
                         if error.kind() == io::ErrorKind::UnexpectedEof {
-                            tracing::error!("a blob's file ends early; its connection is cut");
+                            let blob = response.file_name();
+                            tracing::error!(blob, "a blob's file ends early; its connection is cut");
                         }
                         self.finish(core, response.status);
                         self.keep_alive = false;
@@ -361,7 +363,8 @@ impl Connection {
                         }
                     } else if whole <= READ_SEND_BYTES_MAX && !self.socket.is_stranded() {
                         let mut small = core.small.borrow_mut();
-                        let Some(count) = core.io.read_now(file, part.span.start, &mut small[..whole])? else {
+                        let Some(count) = core.io.read_now(file, part.span.start, &mut small[..whole])?
+                        else {
                             return Ok(Progress::Cold);
                         };
                         if count == 0 {

@@ -125,6 +125,9 @@ impl Core {
         let known = links.get(&(*repository, *digest))?;
         let fresh = self.epochs.holds(self.epochs.of_repository(repository), known.epoch)
             && self.io.now().since(known.asked_at) < LINK_AGE_MAX;
+        if fresh {
+            self.counters.link_lookup(true);
+        }
         fresh.then_some(known.size_bytes)
     }
 
@@ -133,6 +136,7 @@ impl Core {
         if let Some(size_bytes) = self.known_link(repository, digest) {
             return Ok(size_bytes);
         }
+        self.counters.link_lookup(false);
         let epoch = self.epochs.read(self.epochs.of_repository(repository));
         let asked_at = self.io.now();
         let link = self.control.link(*repository, *digest, Principal::Anonymous).await?;

@@ -121,6 +121,14 @@ impl Response {
         true
     }
 
+    /// The file that is being sent, for an alarm about it.
+    pub fn file_name(&self) -> &str {
+        match &self.body {
+            Body::File(part) => part.blob.file.name(),
+            Body::Empty | Body::Bytes(_) => "none",
+        }
+    }
+
     /// Reads what the sender found missing in memory, so that it can go on.
     pub async fn more(&mut self, core: &Core) -> std::io::Result<()> {
         let Body::File(part) = &mut self.body else { return Ok(()) };

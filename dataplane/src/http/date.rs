@@ -11,9 +11,8 @@ impl HttpDate {
     /// The date of a second since 1970.
     pub fn at(unix: u64) -> HttpDate {
         const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
-        const MONTHS: [&[u8; 3]; 12] = [
-            b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
-        ];
+        const MONTHS: [&[u8; 3]; 12] =
+            [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
         let days = unix / 86_400;
         let (year, month, day) = civil(days);
         let mut text = *b"Thu, 01 Jan 1970 00:00:00 GMT";

@@ -104,10 +104,8 @@ impl Io {
     pub fn adopt(&self, fd: OwnedFd) -> io::Result<Socket> {
         rustix::net::sockopt::set_tcp_nodelay(&fd, true)?;
         let key = self.0.sockets.borrow_mut().insert();
-        let flags = epoll::EventFlags::IN
-            | epoll::EventFlags::OUT
-            | epoll::EventFlags::RDHUP
-            | epoll::EventFlags::ET;
+        let flags =
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         match epoll::add(&self.0.set, &fd, epoll::EventData::new_u64(key), flags) {
             Ok(()) => Ok(Socket::new(fd, key, self.clone())),
             Err(error) => {

@@ -63,11 +63,6 @@ impl Fs {
         Ok(Fs { root: Arc::new(root), faults })
     }
 
-    /// The same recorder, for the calls that do not go through names.
-    pub(super) fn faults(&self) -> &Faults {
-        &self.faults
-    }
-
     /// Makes a directory. `false`: it was there.
     pub fn make_directory(&self, path: &str) -> io::Result<bool> {
         self.faults.meet(Call::Create, path)?;
@@ -263,7 +258,8 @@ impl Fs {
     pub fn sync_volume_reports() -> bool {
         let uname = rustix::system::uname();
         let release = uname.release().to_string_lossy();
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+        let mut numbers =
+            release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 17)
     }
 
@@ -313,8 +309,7 @@ mod disk_hint {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         // SAFETY: no memory is passed; the descriptor is open while `file` is borrowed.
-        let result =
-            unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
+        let result = unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }

@@ -59,9 +59,7 @@ impl Io {
             return self.splice_file(socket, file, pipe, at, len, more);
         }
         let mut offset = at;
-        match rustix::io::retry_on_intr(|| {
-            rustix::fs::sendfile(socket.fd(), file, Some(&mut offset), len)
-        }) {
+        match rustix::io::retry_on_intr(|| rustix::fs::sendfile(socket.fd(), file, Some(&mut offset), len)) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => Ok(Sent::Bytes(count)),
             Err(Errno::AGAIN) => {
@@ -180,9 +178,8 @@ fn pages_in_memory(file: &File, at: u64, len: usize) -> io::Result<Option<bool>>
     let range = Range { at, len: len as u64 };
     let mut pages = Pages::default();
     // SAFETY: both pointers are to live values of the layout that cachestat(2) says; flags are 0.
-    let result = unsafe {
-        libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut pages, 0_u32)
-    };
+    let result =
+        unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut pages, 0_u32) };
     if result == 0 {
         let wanted = (at + len as u64).div_ceil(PAGE) - at / PAGE;
         return Ok(Some(pages.cached >= wanted));

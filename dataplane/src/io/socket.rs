@@ -66,8 +66,7 @@ impl SocketTable {
         });
         let entry = &mut self.entries[index as usize];
         // New sockets are tried before they are waited for.
-        *entry =
-            Entry { generation: entry.generation, readable: true, writable: true, ..Entry::default() };
+        *entry = Entry { generation: entry.generation, readable: true, writable: true, ..Entry::default() };
         u64::from(entry.generation) << 32 | u64::from(index)
     }
 

@@ -37,7 +37,8 @@ where
         };
         match driver {
             Driver::Uring => {
-                let builder = monoio::RuntimeBuilder::<monoio::time::TimeDriver<monoio::IoUringDriver>>::new();
+                let builder =
+                    monoio::RuntimeBuilder::<monoio::time::TimeDriver<monoio::IoUringDriver>>::new();
                 builder.uring_builder(ring()).build()?.block_on(run)
             }
             Driver::Epoll => {

@@ -20,8 +20,8 @@ const CLOCK_SET_BACK_MAX: Duration = Duration::from_secs(3600);
 pub struct Cleared {
     /// Blobs that were read from the disk and hashed.
     pub hashed: u64,
-    /// Those that were wrong; their names are gone, and a push brings them back.
-    pub wrong: Vec<Digest>,
+    /// Those whose bytes were wrong; their names are gone, and a push brings them back.
+    pub damaged: Vec<Digest>,
 }
 
 /// Leaves the mark, as well as one can: on a broken disk it may not last. Does nothing if it is there.
@@ -73,7 +73,7 @@ pub fn clear_disk_error(fs: &Fs) -> io::Result<Cleared> {
                     cleared.hashed += 1;
                     if !right {
                         fs.unlink(&blob_path(&digest))?;
-                        cleared.wrong.push(digest);
+                        cleared.damaged.push(digest);
                     }
                 }
             }

@@ -83,7 +83,8 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>, control: Control) -> Keeper {
-        let knows = matches!(shared.filesystem, "ext4" | "xfs" | "btrfs") && crate::io::Fs::sync_volume_reports();
+        let knows =
+            matches!(shared.filesystem, "ext4" | "xfs" | "btrfs") && crate::io::Fs::sync_volume_reports();
         // Whatever was acknowledged before this process was good, or there would be a mark.
         Keeper { shared, control, syncfs: knows.then(Syncfs::default), last_good_unix: unix_time() }
     }
@@ -194,9 +195,8 @@ impl Keeper {
 
     fn sync_each(&self, files: &[File]) -> io::Result<()> {
         let fs = &self.shared.fs;
-        let lane = |lane: usize| {
-            files.iter().skip(lane).step_by(SYNC_LANES).try_for_each(|file| fs.sync_data(file))
-        };
+        let lane =
+            |lane: usize| files.iter().skip(lane).step_by(SYNC_LANES).try_for_each(|file| fs.sync_data(file));
         thread::scope(|scope| {
             let lane = &lane;
             let others: Vec<_> =

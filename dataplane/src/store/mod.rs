@@ -32,7 +32,7 @@ use std::{
 };
 
 use control::{Control, DiskHealth, Epochs, Principal, Writes};
-use oci::{Algorithm, Digest, Problem, RepositoryName, UploadId};
+use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
 
 use crate::io::{File, Fs, Instant, Io, spawn_named, unix_time};
 
@@ -41,7 +41,7 @@ pub use start::open;
 pub use upload::Upload;
 
 use keeper::{Keeper, Queue};
-use sessions::{Files, Open, Running, Sessions, remove_upload};
+use sessions::{Files, Open, Sessions, remove_upload};
 
 /// What the store is opened with.
 #[derive(Clone, Copy, Debug)]
@@ -137,8 +137,10 @@ impl Store {
         DiskHealth { filesystem: self.shared.filesystem, free_bytes, reserve_bytes }
     }
 
-    /// What was done so far.
+    /// What was done so far. The number of open sessions is that of this call.
     pub fn counters(&self) -> &StoreCounters {
+        let open = self.shared.sessions.count() as u64;
+        self.shared.counters.sessions_open.store(open, Ordering::Relaxed);
         &self.shared.counters
     }
 
@@ -165,7 +167,7 @@ impl Store {
                 repository,
                 principal,
                 created_unix: unix_time(),
-                running: Running::new(algorithm),
+                running: Some(Hasher::new(algorithm)),
                 algorithm,
                 offset: 0,
                 allocated: 0,
@@ -208,7 +210,7 @@ impl Store {
     pub async fn cancel(&self, io: &Io, repository: &RepositoryName, id: &UploadId) -> Result<(), Problem> {
         self.shared.allowed()?;
         let open = self.shared.sessions.take(repository, id)?;
-        self.shared.remove(io, vec![open]).await.map_err(|error| problem_of(&error))
+        self.shared.remove(io, vec![*open]).await.map_err(|error| problem_of(&error))
     }
 
     /// Removes sessions that made no progress for too long. To be called once a minute, by one core.
@@ -256,7 +258,7 @@ impl Shared {
     }
 
     /// Removes sessions that were taken out of the table for good. Goes on if the future is dropped.
-    async fn remove(self: &Arc<Shared>, io: &Io, sessions: Vec<Box<Open>>) -> io::Result<()> {
+    async fn remove(self: &Arc<Shared>, io: &Io, sessions: Vec<Open>) -> io::Result<()> {
         let shared = self.clone();
         let ids: Vec<UploadId> = sessions.iter().map(|open| open.id).collect();
         let removed = io.fs(move |fs| {
@@ -286,7 +288,7 @@ fn make_session(fs: &Fs, open: &mut Open, boot: &[u8; 16]) -> io::Result<Files> 
     Ok(files)
 }
 
-fn chunks(mut all: Vec<Box<Open>>) -> impl Iterator<Item = Vec<Box<Open>>> {
+fn chunks(mut all: Vec<Open>) -> impl Iterator<Item = Vec<Open>> {
     std::iter::from_fn(move || {
         let some = all.split_off(all.len().saturating_sub(64));
         (!some.is_empty()).then_some(some)

@@ -34,8 +34,9 @@ pub(super) struct Open {
     pub(super) principal: Principal,
     pub(super) created_unix: u64,
     pub(super) algorithm: Algorithm,
-    /// The hash of the first `offset` bytes.
-    pub(super) running: Running,
+    /// The hash of the first `offset` bytes. `None`: it was lost with an earlier process, so the file is
+    /// read once more when its digest is wanted.
+    pub(super) running: Option<Hasher>,
     /// Bytes that are written.
     pub(super) offset: u64,
     /// Up to where space was allocated ahead; what lies beyond `offset` is given back before the link.
@@ -54,43 +55,16 @@ pub(super) struct Files {
     pub(super) state: File,
 }
 
-/// A hash that goes along with the bytes.
-#[derive(Clone)]
-pub(super) enum Running {
-    /// It covers all of them.
-    Known(Hasher),
-    /// It was lost with an earlier process: the file is read once more when its digest is wanted.
-    Lost,
-}
-
-impl Running {
-    pub(super) fn new(algorithm: Algorithm) -> Running {
-        Running::Known(Hasher::new(algorithm))
-    }
-
-    /// This hash with `bytes` behind what it covers.
-    pub(super) fn after(&self, bytes: &[u8]) -> Running {
-        match self {
-            Running::Known(hasher) => {
-                let mut hasher = hasher.clone();
-                hasher.update(bytes);
-                Running::Known(hasher)
-            }
-            Running::Lost => Running::Lost,
-        }
-    }
-}
-
 impl Open {
     /// The next record of this session and where in the state file it goes. The slot counts as used: an
     /// older write that is still on its way can't fall onto a newer one.
     pub(super) fn next_record(&mut self, boot: &[u8; 16], closing: Option<Digest>) -> (u64, SlotBytes) {
         let step = match (closing, &self.running) {
             (Some(digest), _) => Step::Closing(digest),
-            (None, Running::Known(hasher)) => {
-                Step::Progress(hasher.save().map_or_else(Vec::new, |saved| saved.as_bytes().to_vec()))
+            (None, running) => {
+                let saved = running.as_ref().and_then(Hasher::save);
+                Step::Progress(saved.map_or_else(Vec::new, |saved| saved.as_bytes().to_vec()))
             }
-            (None, Running::Lost) => Step::Progress(Vec::new()),
         };
         let record = Record {
             boot: *boot,
@@ -139,7 +113,7 @@ struct Table {
 
 enum Slot {
     Idle(Box<Open>),
-    Busy { repository: RepositoryName, offset: u64 },
+    Busy { repository: Box<RepositoryName>, offset: u64 },
 }
 
 impl Slot {
@@ -188,7 +162,7 @@ impl Sessions {
             Slot::Idle(open) => open.offset,
             Slot::Busy { .. } => return Err(Problem::UploadBusy),
         };
-        let taken = std::mem::replace(slot, Slot::Busy { repository: *repository, offset });
+        let taken = std::mem::replace(slot, Slot::Busy { repository: Box::new(*repository), offset });
         Ok(table.taken(taken))
     }
 
@@ -196,13 +170,13 @@ impl Sessions {
     pub(super) fn offset(&self, repository: &RepositoryName, id: &UploadId) -> Result<u64, Problem> {
         match self.table().slots.get(id) {
             Some(Slot::Idle(open)) if open.repository == *repository => Ok(open.offset),
-            Some(Slot::Busy { repository: theirs, offset }) if theirs == repository => Ok(*offset),
+            Some(Slot::Busy { repository: theirs, offset }) if **theirs == *repository => Ok(*offset),
             Some(Slot::Idle(_) | Slot::Busy { .. }) | None => Err(Problem::BlobUploadUnknown),
         }
     }
 
     /// Takes out those without progress for `expiry`.
-    pub(super) fn take_expired(&self, expiry: Duration) -> Vec<Box<Open>> {
+    pub(super) fn take_expired(&self, expiry: Duration) -> Vec<Open> {
         let now = Instant::now();
         let mut table = self.table();
         let mut expired = Vec::new();
@@ -210,11 +184,11 @@ impl Sessions {
             if let Slot::Idle(open) = slot
                 && now.since(open.progress) >= expiry
             {
-                let busy = Slot::Busy { repository: open.repository, offset: open.offset };
+                let busy = Slot::Busy { repository: Box::new(open.repository), offset: open.offset };
                 expired.push(std::mem::replace(slot, busy));
             }
         }
-        expired.into_iter().map(|slot| table.taken(slot)).collect()
+        expired.into_iter().map(|slot| *table.taken(slot)).collect()
     }
 
     /// Removes the slot of a session that was taken out: from now on it is unknown.

@@ -3,7 +3,7 @@
 //! Invariants: reads only `uploads/`, whose size is bounded by the sessions that were open; `blobs/` is
 //! listed only for an upload with two names whose record did not reach the disk.
 
-use std::{collections::HashMap, io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use control::{Epochs, Refusal, Writes};
 use oci::{Algorithm, Digest, Hasher, Problem, UploadId};
@@ -13,11 +13,11 @@ use super::{
     doctor::disk_error_marked,
     keeper::Queue,
     record::{self, Record, SLOTS_READ_MAX, Step, Told},
-    sessions::{Files, Open, Running, Sessions, open_files, remove_upload},
-    upload_data, upload_directory, upload_state,
+    sessions::{Files, Open, Sessions, open_files, remove_upload},
+    upload_data, upload_state,
 };
 use crate::{
-    io::{Fs, Instant, Stat},
+    io::{Fs, Instant, Stat, unix_time},
     limits::{EPOCH_SLOTS, STATE_RECORD_BYTES_MAX},
 };
 
@@ -49,7 +49,7 @@ pub fn open(
         };
         match fs.stat(&upload_data(&id))? {
             Some(data) if data.links > 1 => linked.push((id, data)),
-            Some(data) => match restore(&fs, id, data, &boot)? {
+            Some(data) => match restore(&fs, id, data, &boot, settings.upload_expiry)? {
                 Some(open) if !marked && sessions.has_room() => sessions.insert(open),
                 Some(_) | None => remove_upload(&fs, &id)?,
             },
@@ -94,14 +94,23 @@ fn check_device(fs: &Fs) -> io::Result<()> {
 }
 
 /// The session as its last record says, if that may be trusted: it was written in this boot, and the file
-/// has at least its bytes. What is longer is cut.
-fn restore(fs: &Fs, id: UploadId, data: Stat, boot: &[u8; 16]) -> io::Result<Option<Box<Open>>> {
+/// has at least its bytes. What is longer is cut. One without progress for `expiry` is gone, too.
+fn restore(
+    fs: &Fs,
+    id: UploadId,
+    data: Stat,
+    boot: &[u8; 16],
+    expiry: Duration,
+) -> io::Result<Option<Box<Open>>> {
+    if unix_time().saturating_sub(data.changed_unix) > expiry.as_secs() {
+        return Ok(None);
+    }
     let (told, records) = read_state(fs, &id)?;
     let Some(record) = told.progress else { return Ok(None) };
     if record.boot != *boot || record.offset > data.len {
         return Ok(None);
     }
-    let Some(running) = running(&record) else { return Ok(None) };
+    let Ok(running) = running(&record) else { return Ok(None) };
     if data.len > record.offset {
         let Files { data, state: _ } = open_files(fs, &id)?;
         fs.truncate(&data, record.offset)?;
@@ -122,13 +131,16 @@ fn restore(fs: &Fs, id: UploadId, data: Stat, boot: &[u8; 16]) -> io::Result<Opt
     })))
 }
 
-/// `None`: the saved hash is not one.
-fn running(record: &Record) -> Option<Running> {
+/// The saved hash is none of its algorithm's.
+struct Unreadable;
+
+/// The hash to go on from. `None`: it can't be saved, so it is lost.
+fn running(record: &Record) -> Result<Option<Hasher>, Unreadable> {
     match &record.step {
-        Step::Progress(_) if record.offset == 0 => Some(Running::new(record.algorithm)),
-        Step::Progress(saved) if saved.is_empty() => Some(Running::Lost),
-        Step::Progress(saved) => Hasher::restore(record.algorithm, saved).map(Running::Known),
-        Step::Closing(_) => None,
+        Step::Progress(_) if record.offset == 0 => Ok(Some(Hasher::new(record.algorithm))),
+        Step::Progress(saved) if saved.is_empty() => Ok(None),
+        Step::Progress(saved) => Hasher::restore(record.algorithm, saved).map(Some).ok_or(Unreadable),
+        Step::Closing(_) => Err(Unreadable),
     }
 }
 
@@ -162,9 +174,11 @@ fn reconcile(
         }
     }
     search_blobs(fs, &unknown, &mut digests)?;
-    let (ids, asked): (Vec<UploadId>, Vec<Digest>) = digests.iter().map(|(id, digest)| (*id, *digest)).unzip();
-    let rows = home(asked.clone())
-        .map_err(|problem| io::Error::other(format!("the metadata did not tell what is recorded: {problem:?}")))?;
+    let (ids, asked): (Vec<UploadId>, Vec<Digest>) =
+        digests.iter().map(|(id, digest)| (*id, *digest)).unzip();
+    let rows = home(asked.clone()).map_err(|problem| {
+        io::Error::other(format!("the metadata did not tell what is recorded: {problem:?}"))
+    })?;
     if rows.len() != asked.len() {
         return Err(io::Error::other("the metadata did not tell of every blob"));
     }

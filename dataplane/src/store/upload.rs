@@ -21,7 +21,7 @@ use super::{
     OVERLOADED, Shared,
     keeper::Member,
     problem_of,
-    sessions::{Files, Open, Running, open_files},
+    sessions::{Files, Open, open_files},
 };
 use crate::{
     io::{File, Fs, Instant, Io},
@@ -50,7 +50,7 @@ struct InFlight {
     io: Io,
     // Boxed, because the type of the future has no name; once for up to 256 KiB.
     write: Pin<Box<dyn Future<Output = io::Result<()>>>>,
-    running: Running,
+    running: Option<Hasher>,
     len: u64,
 }
 
@@ -113,7 +113,11 @@ impl Upload {
         self.write_back(io, &files.data);
         let open = self.open();
         let write = Box::pin(io.write(&files.data, open.offset, bytes.clone()));
-        let running = open.running.after(&bytes);
+        // A copy, so that a write that fails leaves the hash of what is there.
+        let mut running = open.running.clone();
+        if let Some(hasher) = &mut running {
+            hasher.update(&bytes);
+        }
         self.in_flight = Some(InFlight { io: io.clone(), write, running, len });
         Ok(())
     }
@@ -144,7 +148,7 @@ impl Upload {
         }
         let Some(open) = self.open.take() else { return };
         let id = open.id;
-        if let Err(error) = self.shared.remove(io, vec![open]).await {
+        if let Err(error) = self.shared.remove(io, vec![*open]).await {
             tracing::warn!(%id, %error, "an upload was not removed; a restart tries again");
         }
     }
@@ -239,7 +243,7 @@ impl Upload {
     /// The digest of all bytes: from the running hash, else from the file, read once more.
     async fn digest(&self, io: &Io, data: &File, algorithm: Algorithm) -> Result<Digest, Problem> {
         let open = self.open();
-        if let Running::Known(hasher) = &open.running
+        if let Some(hasher) = &open.running
             && hasher.algorithm() == algorithm
         {
             return Ok(hasher.clone().finish());
@@ -267,7 +271,9 @@ impl Drop for Upload {
             Some(mut in_flight) => in_flight.io.clone().spawn(async move {
                 match in_flight.write.as_mut().await {
                     Ok(()) => in_flight.advance(&mut open),
-                    Err(error) => tracing::debug!(id = %open.id, %error, "the last write of a dropped upload"),
+                    Err(error) => {
+                        tracing::debug!(id = %open.id, %error, "the last write of a dropped upload")
+                    }
                 }
                 shared.sessions.insert(open);
             }),

@@ -1,0 +1,7 @@
+//! The store under a core's `Io`, with a control plane that does what a test says, and a disk that fails
+//! when a test says so. Each module proves one behaviour, on both legs where a core takes part.
+
+mod keeper;
+mod restart;
+mod rig;
+mod uploads;
