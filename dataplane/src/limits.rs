@@ -13,8 +13,6 @@ pub const HEADER_FIELDS_MAX: usize = 100;
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// What one `recv` may take from a socket into the core's own buffer.
 pub const RECV_BYTES: usize = 64 * 1024;
-/// A response head with everything that we ever put into it.
-pub const RESPONSE_HEAD_BYTES_MAX: usize = 24 * 1024;
 /// A pooled buffer: one write of an upload, one read of a cold file.
 pub const BUF_BYTES: usize = 256 * 1024;
 /// Pooled buffers of one core that are out at the same time; more wait.
@@ -84,10 +82,6 @@ const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
     // A whole head arrives with one recv, or is put together from several.
     assert!(HEAD_BYTES_MAX <= RECV_BYTES);
-    // A small file is sent from the buffer that holds the head.
-    assert!(RESPONSE_HEAD_BYTES_MAX + READ_SEND_BYTES_MAX <= RECV_BYTES);
-    // An answer's head names every tag that a request can set: they all came in one target, twice.
-    assert!(2 * TARGET_BYTES_MAX < RESPONSE_HEAD_BYTES_MAX);
     assert!(READ_SEND_BYTES_MAX < SENDFILE_BYTES_MAX && SENDFILE_BYTES_MAX <= PIPE_BYTES);
     assert!(PIPE_BYTES <= TURN_BYTES);
     assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE);

@@ -19,9 +19,10 @@ use crate::{
     IoChoice, Settings,
     access::{self, AccessLog, AccessThread},
     core::{Connection, Core, Parts, connection},
+    http::{HttpDate, Lines},
     io::{
         CoreThread, Driver, Faults, Fs, Instant, Io, Listener, ListenerStop, Pool, probe,
-        raise_descriptor_limit, spawn_core, spawn_named,
+        raise_descriptor_limit, rest, spawn_core, spawn_named, unix_time,
     },
     limits::{Limits, MAILBOX_SOCKETS_MAX},
     metrics::{CoreCounters, Metrics},
@@ -210,7 +211,7 @@ impl Running {
         let until = Instant::now() + drain;
         let open = || self.shared.metrics.cores().iter().map(|core| core.connections_open()).sum::<u64>();
         while open() > 0 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
+            rest(Duration::from_millis(5));
         }
         self.tell_cores(&Message::End);
         let _ = self.acceptor.join();
@@ -273,8 +274,6 @@ struct Acceptor {
 
 impl Acceptor {
     fn run(self) {
-        const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\
-            Docker-Distribution-Api-Version: registry/2.0\r\nConnection: close\r\n\r\n";
         loop {
             let (fd, peer) = match self.listener.accept() {
                 Ok(Some(accepted)) => accepted,
@@ -282,25 +281,34 @@ impl Acceptor {
                 Err(error) => {
                     // Out of descriptors, or a client that left while it waited: neither is for ever.
                     tracing::warn!(%error, "a connection can't be accepted");
-                    std::thread::sleep(Duration::from_millis(10));
+                    rest(Duration::from_millis(10));
                     continue;
                 }
             };
             let open: u64 = self.counters.iter().map(|core| core.connections_open()).sum();
             let least = (0..self.mailboxes.len()).min_by_key(|core| self.counters[*core].connections_open());
             let Some(core) = least.filter(|_| open < self.most) else {
-                Listener::turn_away(fd, BUSY);
+                Listener::turn_away(fd, &busy());
                 continue;
             };
             self.counters[core].connection_opened();
             if let Err(refused) = self.mailboxes[core].try_send(Message::Socket(fd, peer)) {
                 self.counters[core].connection_closed();
                 if let Message::Socket(fd, _) = refused.into_inner() {
-                    Listener::turn_away(fd, BUSY);
+                    Listener::turn_away(fd, &busy());
                 }
             }
         }
     }
+}
+
+/// What a client is told that can't even be listened to.
+fn busy() -> Vec<u8> {
+    let mut lines = Lines::new(Vec::new(), 503);
+    lines.field("Date", HttpDate::at(unix_time()).as_bytes());
+    lines.field("Docker-Distribution-Api-Version", b"registry/2.0");
+    lines.field("Retry-After", b"1").field("Connection", b"close").number_field("Content-Length", 0);
+    lines.finish()
 }
 
 /// A core's only future: takes up sockets until it is told to end.

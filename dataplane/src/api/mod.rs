@@ -80,11 +80,19 @@ pub async fn answer(core: &Core, conn: &mut Connection, request: Request) -> Opt
             forward::forward(core, conn, &request).await
         }
     };
-    match answer {
-        Ok(response) => Some(response),
-        Err(Unanswered::Problem(problem)) => Some(self::problem(core, &problem)),
-        Err(Unanswered::Gone) => None,
+    let mut response = match answer {
+        Ok(response) => response,
+        Err(Unanswered::Problem(problem)) => self::problem(core, &problem),
+        Err(Unanswered::Gone) => return None,
+    };
+    if let Endpoint::PatchUpload { id, .. }
+    | Endpoint::CloseUpload { id, .. }
+    | Endpoint::UploadStatus { id, .. }
+    | Endpoint::CancelUpload { id, .. } = &request.endpoint
+    {
+        response.add_field("Docker-Upload-UUID", &id.to_string());
     }
+    Some(response)
 }
 
 /// end-1.

@@ -27,7 +27,9 @@ pub async fn open(
     let algorithm = named.unwrap_or(Algorithm::Sha256);
     let id = core.store.open_upload(&core.io, open.repository, Principal::Anonymous, algorithm).await?;
     let Some(digest) = open.digest.filter(|digest| has_whole_blob(conn, request, digest)) else {
-        return Ok(accepted(core, 202, &open.repository, &id, 0));
+        let mut response = accepted(core, 202, &open.repository, &id, 0);
+        response.add_field("Docker-Upload-UUID", &id.to_string());
+        return Ok(response);
     };
     let mut upload = core.store.take(&open.repository, &id)?;
     if let Err(end) = receive(core, conn, &mut upload).await {
@@ -93,9 +95,7 @@ pub fn status(core: &Core, repository: &RepositoryName, id: &UploadId) -> Result
 /// end-14.
 pub async fn cancel(core: &Core, repository: &RepositoryName, id: &UploadId) -> Result<Response, Unanswered> {
     core.store.cancel(&core.io, repository, id).await?;
-    let mut lines = core.lines(204);
-    lines.field("Docker-Upload-UUID", id.to_string().as_bytes());
-    Ok(Response::empty(204, lines))
+    Ok(Response::empty(204, core.lines(204)))
 }
 
 /// end-11. A blob that is not wholly here is not mounted: the client uploads instead.
@@ -164,7 +164,6 @@ fn accepted(core: &Core, status: u16, repository: &RepositoryName, id: &UploadId
     let mut lines = core.lines(status);
     lines.field("Location", location(repository, id).as_bytes());
     lines.field("Range", format!("0-{}", offset.saturating_sub(1)).as_bytes());
-    lines.field("Docker-Upload-UUID", id.to_string().as_bytes());
     Response::empty(status, lines)
 }
 

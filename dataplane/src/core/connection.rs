@@ -14,6 +14,7 @@ use crate::{
     http::{BodyLength, Head, Parsed, parse},
     io::{Instant, Sent, Socket, wall_micros},
     limits::{READ_SEND_BYTES_MAX, STALL, TURN_BYTES},
+    metrics::NO_ENDPOINT,
 };
 
 /// A client's connection and what it is at.
@@ -267,21 +268,14 @@ impl Connection {
         self.keep_alive = head.keep_alive && self.served < core.limits.requests_per_connection;
         self.is_head = head.method == Method::Head;
         self.incoming = Incoming::new(head.body, head.expects_continue, now);
-        let endpoint = Endpoint::parse(head.method, head.target);
-        let label = endpoint.as_ref().map_or("invalid", Endpoint::label);
-        self.exchange = Some(Box::new(Exchange {
-            began: now,
-            label,
-            record: AccessRecord::new(
-                wall_micros(),
-                core.index,
-                self.peer,
-                head.method,
-                head.target,
-                head.user_agent.unwrap_or_default(),
-            ),
-            sent_bytes: 0,
-        }));
+        let endpoint = if head.target.starts_with(b"/") {
+            Endpoint::parse(head.method, head.target)
+        } else {
+            Err(Problem::MethodNotAllowed { allow: "GET, HEAD, POST, PUT, PATCH, DELETE" })
+        };
+        let label = endpoint.as_ref().map_or(NO_ENDPOINT, Endpoint::label);
+        let user_agent = head.user_agent.unwrap_or_default();
+        self.begin(core, now, label, head.method, head.target, user_agent);
         let endpoint = match endpoint {
             Ok(endpoint) => endpoint,
             Err(problem) => return Next::Respond(api::problem(core, &problem)),
@@ -303,10 +297,24 @@ impl Connection {
         }))
     }
 
+    fn begin(
+        &mut self,
+        core: &Core,
+        began: Instant,
+        label: &'static str,
+        method: Method,
+        target: &[u8],
+        user_agent: &[u8],
+    ) {
+        let record = AccessRecord::new(wall_micros(), core.index, self.peer, method, target, user_agent);
+        self.exchange = Some(Box::new(Exchange { began, label, record, sent_bytes: 0 }));
+    }
+
     /// Answers what is no request, or comes too slowly, and ends the connection.
     fn refuse(&mut self, core: &Core, problem: &Problem) {
         core.counters.malformed();
         self.head_began = None;
+        self.begin(core, core.io.now(), NO_ENDPOINT, Method::Other, b"", b"");
         self.keep_alive = false;
         self.is_head = false;
         // Whatever else comes belongs to nothing: it is read away while the answer travels.
@@ -319,8 +327,7 @@ impl Connection {
         self.incoming.skip_what_is_here(&mut self.unread);
         self.keep_alive &= !response.close && self.incoming.is_done() && !core.is_draining();
         if !self.keep_alive {
-            response.head.truncate(response.head.len() - 2);
-            response.head.extend_from_slice(b"Connection: close\r\n\r\n");
+            response.add_field("Connection", "close");
         }
         if self.is_head {
             response.drop_body();

@@ -93,6 +93,12 @@ impl Response {
         Response { status, head: lines.finish(), head_sent: 0, body, close: false }
     }
 
+    /// One more field in a head of which nothing was sent yet.
+    pub fn add_field(&mut self, name: &str, value: &str) {
+        self.head.truncate(self.head.len() - 2);
+        self.head.extend_from_slice(format!("{name}: {value}\r\n\r\n").as_bytes());
+    }
+
     /// Takes the body away: what a HEAD is answered. The head still tells its length.
     pub fn drop_body(&mut self) {
         self.body = Body::Empty;

@@ -33,9 +33,17 @@ enum State {
     Data { left: u64 },
     DataCr,
     DataLf,
-    Trailer { empty: bool },
+    Trailer { part: Part },
     TrailerLf { last: bool },
     Done,
+}
+
+/// Where in a trailer line the next byte is. RFC 9112 §7.1.2: they are fields, name and all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Start,
+    Name,
+    Value,
 }
 
 const MALFORMED: Problem = Problem::RequestMalformed { why: "the chunked body is malformed" };
@@ -91,19 +99,24 @@ impl Chunked {
             }
             (State::SizeLf { size: 0 }, b'\n') => {
                 self.skipped = 0;
-                State::Trailer { empty: true }
+                State::Trailer { part: Part::Start }
             }
             (State::SizeLf { size }, b'\n') => State::Data { left: size },
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size { value: 0, digits: 0 },
-            (State::Trailer { empty }, b'\r') => State::TrailerLf { last: empty },
-            (State::Trailer { empty: true }, b'\t' | b' ') => return Err(MALFORMED),
-            (State::Trailer { .. }, b'\t' | b' '..=b'~' | 0x80..) => {
+            (State::Trailer { part: Part::Start }, b'\r') => State::TrailerLf { last: true },
+            (State::Trailer { part: Part::Value }, b'\r') => State::TrailerLf { last: false },
+            (State::Trailer { part: Part::Name }, b':') => State::Trailer { part: Part::Value },
+            (State::Trailer { part: Part::Start | Part::Name }, byte) if is_token(byte) => {
                 self.skip(TRAILER_BYTES_MAX)?;
-                State::Trailer { empty: false }
+                State::Trailer { part: Part::Name }
+            }
+            (State::Trailer { part: Part::Value }, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.skip(TRAILER_BYTES_MAX)?;
+                State::Trailer { part: Part::Value }
             }
             (State::TrailerLf { last: true }, b'\n') => State::Done,
-            (State::TrailerLf { last: false }, b'\n') => State::Trailer { empty: true },
+            (State::TrailerLf { last: false }, b'\n') => State::Trailer { part: Part::Start },
             _ => return Err(MALFORMED),
         })
     }
@@ -112,6 +125,11 @@ impl Chunked {
         self.skipped += 1;
         if self.skipped > max { Err(MALFORMED) } else { Ok(()) }
     }
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -161,6 +179,9 @@ mod tests {
             b"4\rX",
             b"0\r\n folded\r\n\r\n",
             b"4;\0\r\nWiki",
+            b"0\r\nGET / HTTP/1.1\r\n\r\n",
+            b"0\r\nno-colon\r\n\r\n",
+            b"0\r\n: no-name\r\n\r\n",
         ];
         for text in bad {
             assert!(decode(text, 3).is_err(), "{:?}", String::from_utf8_lossy(text));

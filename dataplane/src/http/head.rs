@@ -127,10 +127,15 @@ fn parse_whole(bytes: &[u8]) -> Result<Head<'_>, Problem> {
     if target.len() > TARGET_BYTES_MAX {
         return Err(Problem::UriTooLong);
     }
+    let target = origin_form(target.as_bytes());
+    // CONNECT and OPTIONS have forms of their own; both are answered 405 whatever they name.
+    if !target.starts_with(b"/") && !matches!(method, "CONNECT" | "OPTIONS") {
+        return Err(malformed("the target is no absolute path"));
+    }
     let mut head = Head {
         len: bytes.len(),
         method: Method::parse(method),
-        target: origin_form(target.as_bytes()),
+        target,
         keep_alive: version == 1,
         body: BodyLength::None,
         expects_continue: false,
@@ -271,9 +276,9 @@ fn origin_form(target: &[u8]) -> &[u8] {
 
 fn version_problem(bytes: &[u8]) -> Problem {
     let line = &bytes[..memchr(b'\r', bytes).unwrap_or(bytes.len())];
-    let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    match version {
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+    let mut words = line.split(|byte| *byte == b' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(_), Some(_), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
             Problem::VersionUnsupported

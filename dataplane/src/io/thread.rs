@@ -49,6 +49,11 @@ where
     })
 }
 
+/// Holds the calling thread, which is no core, for a while.
+pub fn rest(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 /// Whether this kernel and sandbox give us the ring that we want; the error says why not.
 pub fn probe() -> io::Result<()> {
     ring().build(8).map(drop)

@@ -398,3 +398,23 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn syncfs_rests_when_it_is_slow_on_average_and_one_quick_call_brings_it_back() {
+        let mut syncfs = Syncfs::default();
+        (0..50).for_each(|_| syncfs.took(Duration::from_millis(15)));
+        assert!(syncfs.is_quick());
+        syncfs.took(Duration::from_millis(30));
+        assert!(syncfs.is_quick(), "one that took longer is no average");
+        syncfs.took(Duration::from_millis(2800));
+        assert!(!syncfs.is_quick());
+        syncfs.rests_until = Some(Instant::now());
+        assert!(syncfs.is_quick(), "the rest is over");
+        syncfs.took(Duration::from_millis(5));
+        assert!(syncfs.is_quick());
+    }
+}

@@ -246,7 +246,8 @@ impl Shared {
             return Err(Problem::BlobTooLarge { limit_bytes: self.settings.blob_bytes_max });
         }
         let (free, reserve) = self.free_and_reserve().map_err(|error| problem_of(&error))?;
-        if free.saturating_sub(reserve).saturating_sub(promised_bytes) < more_bytes {
+        // Not even one byte more is no room for anything, however short the upload will be.
+        if free.saturating_sub(reserve).saturating_sub(promised_bytes) < more_bytes.max(1) {
             return Err(Problem::DiskFull);
         }
         Ok(())

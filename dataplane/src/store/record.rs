@@ -168,3 +168,97 @@ fn short<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     *rest = behind;
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use oci::Hasher;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(offset: u64, algorithm: Algorithm, closing: bool) -> Record {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(&offset.to_le_bytes());
+        let saved = hasher.save().map_or_else(Vec::new, |saved| saved.as_bytes().to_vec());
+        Record {
+            boot: [3; 16],
+            repository: RepositoryName::parse("library/thing").unwrap(),
+            principal: Principal::Anonymous,
+            created_unix: 1_700_000_000 + offset,
+            algorithm,
+            offset,
+            step: if closing { Step::Closing(hasher.finish()) } else { Step::Progress(saved) },
+        }
+    }
+
+    #[test]
+    fn the_longest_record_fits_its_slot() {
+        let name = "a".repeat(255);
+        let mut longest = record(u64::MAX - 1_700_000_000, Algorithm::Sha512, false);
+        longest.repository = RepositoryName::parse(&name).unwrap();
+        assert_eq!(Record::decode(&longest.encode()), Some(longest));
+    }
+
+    #[test]
+    fn the_last_of_each_kind_counts() {
+        let of = |offset, closing| record(offset, Algorithm::Sha256, closing);
+        let slots = [of(0, false), of(9, false), of(9, true)].map(|record| record.encode()).concat();
+        let told = read(&slots);
+        assert_eq!(told.progress, Some(of(9, false)));
+        assert_eq!(told.closing, Some(Digest::of(Algorithm::Sha256, &9_u64.to_le_bytes())));
+        assert_eq!(read(&[]), Told::default());
+        assert_eq!(read(&[0; 2 * STATE_RECORD_BYTES_MAX]), Told::default());
+    }
+
+    fn any_record() -> impl Strategy<Value = Record> {
+        (any::<u32>(), 0..Algorithm::ALL.len(), any::<bool>()).prop_map(|(offset, algorithm, closing)| {
+            record(offset.into(), Algorithm::ALL[algorithm], closing)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(record in any_record()) {
+            prop_assert_eq!(Record::decode(&record.encode()), Some(record));
+        }
+
+        #[test]
+        fn cut_or_changed_files_yield_older_records_or_none(
+            records in proptest::collection::vec(any_record(), 1..6),
+            cut in any::<prop::sample::Index>(),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), 1..=u8::MAX), 0..4),
+        ) {
+            let mut file: Vec<u8> = records.iter().flat_map(Record::encode).collect();
+            for (at, by) in &changes {
+                let at = at.index(file.len());
+                file[at] ^= by;
+            }
+            file.truncate(cut.index(file.len() + 1));
+            let told = read(&file);
+            let closings: Vec<Digest> = records
+                .iter()
+                .filter_map(|record| match record.step {
+                    Step::Closing(digest) => Some(digest),
+                    Step::Progress(_) => None,
+                })
+                .collect();
+            prop_assert!(told.progress.is_none_or(|told| records.contains(&told)));
+            prop_assert!(told.closing.is_none_or(|told| closings.contains(&told)));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1100)) {
+            prop_assert_eq!(read(&bytes), Told::default());
+        }
+
+        #[test]
+        fn a_body_of_any_bytes_with_a_right_crc_does_not_panic(
+            body in proptest::collection::vec(any::<u8>(), STATE_RECORD_BYTES_MAX - CRC_BYTES)
+        ) {
+            let mut slot = crc32fast::hash(&body).to_le_bytes().to_vec();
+            slot.extend_from_slice(&body);
+            let decoded = Record::decode(&slot);
+            prop_assert!(decoded.is_none_or(|record| Record::decode(&record.encode()) == Some(record)));
+        }
+    }
+}

@@ -212,3 +212,70 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> RepositoryName {
+        RepositoryName::parse(text).unwrap()
+    }
+
+    fn session(number: u8) -> Box<Open> {
+        Box::new(Open {
+            id: UploadId::from_bytes([number; 16]),
+            repository: name("a/b"),
+            principal: Principal::Anonymous,
+            created_unix: 0,
+            algorithm: Algorithm::Sha256,
+            running: Some(Hasher::new(Algorithm::Sha256)),
+            offset: number.into(),
+            allocated: 0,
+            records: 0,
+            progress: Instant::now(),
+            files: None,
+        })
+    }
+
+    #[test]
+    fn a_session_is_in_one_place() {
+        let sessions = Sessions::default();
+        let id = session(7).id;
+        assert_eq!(sessions.take(&name("a/b"), &id).map(drop), Err(Problem::BlobUploadUnknown));
+        sessions.insert(session(7));
+        assert_eq!(sessions.take(&name("a/c"), &id).map(drop), Err(Problem::BlobUploadUnknown));
+        let mut open = sessions.take(&name("a/b"), &id).unwrap();
+        assert_eq!(sessions.take(&name("a/b"), &id).map(drop), Err(Problem::UploadBusy));
+        open.offset += 100;
+        assert_eq!(sessions.offset(&name("a/b"), &id), Ok(7), "what a busy one is told of is settled");
+        sessions.insert(open);
+        assert_eq!(sessions.offset(&name("a/b"), &id), Ok(107));
+        assert_eq!((sessions.count(), sessions.has_room()), (1, true));
+        sessions.forget(&id);
+        assert_eq!(sessions.offset(&name("a/b"), &id), Err(Problem::BlobUploadUnknown));
+    }
+
+    #[test]
+    fn only_idle_sessions_expire() {
+        let sessions = Sessions::default();
+        (1..=3).for_each(|number| sessions.insert(session(number)));
+        let busy = sessions.take(&name("a/b"), &session(2).id).unwrap();
+        assert!(sessions.take_expired(Duration::from_secs(3600)).is_empty());
+        let mut expired: Vec<u64> =
+            sessions.take_expired(Duration::ZERO).iter().map(|open| open.offset).collect();
+        expired.sort_unstable();
+        assert_eq!(expired, [1, 3]);
+        assert!(sessions.take_expired(Duration::ZERO).is_empty(), "they are busy until they are forgotten");
+        assert_eq!(busy.offset, 2);
+    }
+
+    #[test]
+    fn a_slot_of_the_state_file_is_used_once() {
+        let mut open = session(0);
+        let (first, _) = open.next_record(&[1; 16], None);
+        let (second, bytes) = open.next_record(&[1; 16], None);
+        assert_eq!((first, second), (0, STATE_RECORD_BYTES_MAX as u64));
+        let record = Record::decode(&bytes).unwrap();
+        assert_eq!((record.boot, record.repository, record.offset), ([1; 16], name("a/b"), 0));
+    }
+}

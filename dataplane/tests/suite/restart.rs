@@ -36,7 +36,7 @@ fn a_session_goes_on_after_a_restart_and_only_blake3_is_read_again() {
             let (place, metadata, id) = left_open(leg, algorithm, b"before, ");
             // Bytes behind the last record were promised to nobody.
             let data = place.upload(&id).join("data");
-            fs::File::options().append(true).open(&data).unwrap().write_all(b"torn").unwrap();
+            fs::OpenOptions::new().append(true).open(&data).unwrap().write_all(b"torn").unwrap();
             let rig = again(&place, &metadata);
             assert_eq!(fs::metadata(&data).unwrap().len(), 8);
             let digest = Digest::of(algorithm, b"before, after");
@@ -60,7 +60,12 @@ fn a_session_goes_on_after_a_restart_and_only_blake3_is_read_again() {
 fn a_session_that_can_not_be_trusted_is_gone() {
     let breakages: [(&str, fn(&Place, &UploadId)); 4] = [
         ("the file is shorter than its record", |place, id| {
-            fs::File::options().write(true).open(place.upload(id).join("data")).unwrap().set_len(2).unwrap();
+            fs::OpenOptions::new()
+                .write(true)
+                .open(place.upload(id).join("data"))
+                .unwrap()
+                .set_len(2)
+                .unwrap();
         }),
         ("no record is whole", |place, id| {
             let state = place.upload(id).join("state");
