@@ -29,6 +29,10 @@ pub const READ_SEND_BYTES_MAX: usize = 16 * 1024;
 pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
 /// What one connection may send before others get their turn.
 pub const TURN_BYTES: usize = 1024 * 1024;
+/// What is read and dropped of a body that nobody wanted, so that its connection can go on.
+pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// How long more of such a body is waited for.
+pub const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// A manifest, and any other body that is collected before it is looked at; more is 413.
 pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of such bodies that one core holds at the same time; more is 503.
@@ -80,6 +84,8 @@ pub const STALL: Duration = Duration::from_millis(1);
 
 const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+    // A body that is dropped costs no more than the largest that is looked at.
+    assert!(DISCARD_BYTES_MAX <= MANIFEST_BYTES_MAX);
     // A whole head arrives with one recv, or is put together from several.
     assert!(HEAD_BYTES_MAX <= RECV_BYTES);
     assert!(READ_SEND_BYTES_MAX < SENDFILE_BYTES_MAX && SENDFILE_BYTES_MAX <= PIPE_BYTES);

@@ -6,7 +6,7 @@ use super::{Connection, Core};
 use crate::{
     http::{BodyLength, Chunked},
     io::{Buf, Instant},
-    limits::MANIFEST_BYTES_MAX,
+    limits::{DISCARD_BYTES_MAX, MANIFEST_BYTES_MAX},
 };
 
 /// What is still to come of a request's body.
@@ -15,6 +15,7 @@ pub struct Incoming {
     expects_continue: bool,
     began: Instant,
     received_bytes: u64,
+    discarded: usize,
 }
 
 enum Rest {
@@ -37,7 +38,13 @@ pub enum BodyEnd {
 impl Incoming {
     /// No body.
     pub(super) fn none() -> Incoming {
-        Incoming { rest: Rest::Done, expects_continue: false, began: Instant::now(), received_bytes: 0 }
+        Incoming {
+            rest: Rest::Done,
+            expects_continue: false,
+            began: Instant::now(),
+            received_bytes: 0,
+            discarded: 0,
+        }
     }
 
     /// A body of which nothing was taken yet.
@@ -47,7 +54,7 @@ impl Incoming {
             BodyLength::Known(length) => Rest::Known(length),
             BodyLength::Chunked => Rest::Chunked(Chunked::new()),
         };
-        Incoming { rest, expects_continue, began: now, received_bytes: 0 }
+        Incoming { rest, expects_continue, began: now, received_bytes: 0, discarded: 0 }
     }
 
     /// Bytes that nobody will look at.
@@ -65,28 +72,41 @@ impl Incoming {
         self.received_bytes
     }
 
-    /// Drops a body that is here already in full, so that its connection can go on.
-    pub(super) fn skip_what_is_here(&mut self, unread: &mut Vec<u8>) {
+    /// Drops what is here of a body that nobody wanted.
+    pub(super) fn discard(&mut self, unread: &mut Vec<u8>) {
+        let here = unread.len();
         match &mut self.rest {
-            Rest::Done | Rest::UntilClose => {}
+            Rest::Done | Rest::UntilClose => return,
             Rest::Known(left) => {
-                if let Ok(left) = usize::try_from(*left)
-                    && left <= unread.len()
-                {
-                    unread.drain(..left);
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(here);
+                unread.drain(..count);
+                *left -= count as u64;
+                if *left == 0 {
                     self.rest = Rest::Done;
                 }
             }
-            Rest::Chunked(decoder) => {
-                if let Ok(decoded) = decoder.decode(unread)
-                    && decoder.is_done()
-                {
+            Rest::Chunked(decoder) => match decoder.decode(unread) {
+                Ok(decoded) => {
                     unread.drain(..decoded.consumed);
-                    self.rest = Rest::Done;
-                } else {
-                    self.rest = Rest::UntilClose;
+                    if decoder.is_done() {
+                        self.rest = Rest::Done;
+                    }
                 }
-            }
+                Err(_) => self.rest = Rest::UntilClose,
+            },
+        }
+        self.discarded += here - unread.len();
+    }
+
+    /// Whether the rest of a body that nobody wanted is worth reading, for what may come after it.
+    pub(super) fn is_worth_discarding(&self) -> bool {
+        match self.rest {
+            Rest::Done => true,
+            // A client that was not told to go on may leave its body out or send it: nobody can tell.
+            _ if self.expects_continue => false,
+            Rest::Known(left) => left <= DISCARD_BYTES_MAX as u64,
+            Rest::Chunked(_) => self.discarded <= DISCARD_BYTES_MAX,
+            Rest::UntilClose => false,
         }
     }
 }
@@ -199,7 +219,14 @@ impl Connection {
             }
             Rest::Chunked(decoder) => {
                 let bytes = &mut buf.spare()[..count];
-                let decoded = decoder.decode(bytes).map_err(BodyEnd::Refused)?;
+                let decoded = match decoder.decode(bytes) {
+                    Ok(decoded) => decoded,
+                    Err(problem) => {
+                        // Where this body ends, and whether anything follows it, is unknown from here on.
+                        self.incoming.rest = Rest::UntilClose;
+                        return Err(BodyEnd::Refused(problem));
+                    }
+                };
                 if decoded.consumed < count {
                     let next = [&bytes[decoded.consumed..], &self.unread].concat();
                     self.unread = next;

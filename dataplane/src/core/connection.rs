@@ -13,7 +13,7 @@ use crate::{
     api,
     http::{BodyLength, Head, Parsed, parse},
     io::{Instant, Sent, Socket, wall_micros},
-    limits::{READ_SEND_BYTES_MAX, STALL, TURN_BYTES},
+    limits::{DISCARD_TIME, READ_SEND_BYTES_MAX, STALL, TURN_BYTES},
     metrics::NO_ENDPOINT,
 };
 
@@ -200,6 +200,21 @@ impl Connection {
 
     /// The next request, from what is unread or from the socket.
     fn next(&mut self, core: &Rc<Core>, now: Instant) -> Next {
+        while !self.incoming.is_done() {
+            if self.unread.is_empty() {
+                let mut recv = core.recv.borrow_mut();
+                match core.io.recv(&self.socket, &mut recv) {
+                    Ok(Some(count)) if count > 0 => self.unread.extend_from_slice(&recv[..count]),
+                    Ok(None) => return Next::Wait(now + DISCARD_TIME),
+                    Ok(Some(_)) | Err(_) => self.keep_alive = false,
+                }
+            }
+            self.incoming.discard(&mut self.unread);
+            if !self.keep_alive || !self.incoming.is_worth_discarding() {
+                self.keep_alive = false;
+                return Next::Close;
+            }
+        }
         if !self.unread.is_empty() && self.head_began.is_none() {
             let unread = std::mem::take(&mut self.unread);
             if let Some(next) = self.take_head(core, &unread, now) {
@@ -324,8 +339,8 @@ impl Connection {
 
     /// Makes `response` the one that is sent.
     fn respond(&mut self, core: &Core, mut response: Response) {
-        self.incoming.skip_what_is_here(&mut self.unread);
-        self.keep_alive &= !response.close && self.incoming.is_done() && !core.is_draining();
+        self.incoming.discard(&mut self.unread);
+        self.keep_alive &= self.incoming.is_worth_discarding() && !core.is_draining();
         if !self.keep_alive {
             response.add_field("Connection", "close");
         }

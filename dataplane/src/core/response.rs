@@ -68,8 +68,6 @@ pub struct Response {
     pub head_sent: usize,
     /// What follows them.
     pub body: Body,
-    /// The connection ends with this answer.
-    pub close: bool,
 }
 
 impl Response {
@@ -90,7 +88,7 @@ impl Response {
 
     /// An answer whose head says all about its body.
     pub fn new(status: u16, lines: Lines, body: Body) -> Response {
-        Response { status, head: lines.finish(), head_sent: 0, body, close: false }
+        Response { status, head: lines.finish(), head_sent: 0, body }
     }
 
     /// One more field in a head of which nothing was sent yet.

@@ -39,7 +39,9 @@ pub struct Upload {
     open: Option<Box<Open>>,
     in_flight: Option<InFlight>,
     pledge: Pledge,
-    /// Where the body that was declared ends; what lies before it may be allocated ahead.
+    /// Up to where space was allocated ahead for the body that was declared.
+    ahead: u64,
+    /// Where that body ends; 0 if it is small.
     ahead_until: u64,
     /// Up to where write-back was started.
     written_back: u64,
@@ -64,7 +66,7 @@ impl Upload {
     pub(super) fn new(shared: Arc<Shared>, open: Box<Open>) -> Upload {
         let pledge = Pledge { shared: shared.clone(), bytes: 0 };
         let written_back = open.offset;
-        Upload { shared, open: Some(open), in_flight: None, pledge, ahead_until: 0, written_back }
+        Upload { shared, open: Some(open), in_flight: None, pledge, ahead: 0, ahead_until: 0, written_back }
     }
 
     /// The session's id.
@@ -90,6 +92,7 @@ impl Upload {
         let end = self.end_after(body_bytes)?;
         self.pledge.cover(body_bytes)?;
         if body_bytes > ALLOCATE_ABOVE_BYTES {
+            self.ahead = self.offset();
             self.ahead_until = end;
         }
         Ok(())
@@ -217,13 +220,16 @@ impl Upload {
 
     /// Sees to it that a large body which was declared has space up to `end` and some steps on.
     async fn allocate_ahead(&mut self, io: &Io, data: &File, end: u64) -> Result<(), Problem> {
-        while self.open().allocated < end.min(self.ahead_until) {
-            let at = self.open().allocated.max(self.open().offset);
-            let len = ALLOCATE_BYTES.min(self.ahead_until - at);
+        while self.ahead < end.min(self.ahead_until) {
+            let (at, until) = (self.ahead, self.ahead_until.min(self.ahead + ALLOCATE_BYTES));
             let data = data.clone();
-            // Counted before it happens: if this future is dropped meanwhile, it still has to be given back.
-            self.open_mut().allocated = at + len;
-            io.fs(move |fs| fs.allocate(&data, at, len)).await.map_err(|error| problem_of(&error))?;
+            // Counted before it happens: also of a failure, or when nobody waits any more, something may be
+            // there to give back.
+            let open = self.open_mut();
+            open.allocated = open.allocated.max(until);
+            let allocated = io.fs(move |fs| fs.allocate(&data, at, until - at)).await;
+            allocated.map_err(|error| problem_of(&error))?;
+            self.ahead = until;
         }
         Ok(())
     }

@@ -63,6 +63,10 @@ async fn one_then_others(
     all_at_once(commits, release).await
 }
 
+fn has_volume_sync(rig: &Rig) -> bool {
+    ["ext4", "xfs", "btrfs"].contains(&rig.store.disk().filesystem)
+}
+
 #[test]
 fn a_lone_push_is_durable_before_it_is_answered() {
     for leg in legs() {
@@ -111,15 +115,17 @@ fn a_burst_shares_its_syncs() {
             sessions.into_iter().map(|(id, digest)| (digest, id)).collect::<HashMap<_, _>>()
         });
         let faults = rig.faults.clone();
+        let whole_volume = has_volume_sync(&rig);
         rig.end();
         let seen = faults.take();
         assert_eq!(check_order(&seen, &uploads), PUSHERS);
         let syncs = seen
             .iter()
             .filter(|(call, _)| matches!(call, Call::SyncData | Call::SyncVolume | Call::SyncDirectory));
-        // Two batches, each with one transaction.
+        // Two batches, each with one transaction; files are synced alone where there is no better way.
         let flushes = syncs.count() + 2;
-        assert!(flushes * 10 < PUSHERS * 4, "{flushes} for {PUSHERS} pushes");
+        let bound = if whole_volume { PUSHERS * 4 / 10 } else { PUSHERS + 8 };
+        assert!(flushes < bound, "{flushes} for {PUSHERS} pushes");
     }
 }
 
@@ -167,7 +173,7 @@ fn after_a_failed_sync_or_commit_nobody_is_told_yes_and_nothing_is_unlinked() {
 #[test]
 fn a_failed_sync_of_the_volume_fails_the_whole_batch() {
     let rig = Rig::new();
-    if !["ext4", "xfs", "btrfs"].contains(&rig.store.disk().filesystem) {
+    if !has_volume_sync(&rig) {
         // Then the volume is never synced as a whole, which the test of the burst has seen.
         assert_eq!(rig.store.counters().volume_syncs.load(Ordering::Relaxed), 0);
         rig.end();
@@ -190,7 +196,9 @@ fn a_failed_sync_of_the_volume_fails_the_whole_batch() {
         })
         .await;
         // The first is alone in its batch once its bytes are synced.
+        let mut patience = 0..1_000_000;
         while !faults.take().iter().any(|(call, _)| *call == Call::SyncDirectory) {
+            patience.next().expect("the first batch comes to its directory");
             io.pause().await;
         }
         faults.fail(Call::SyncVolume, 0, EIO);

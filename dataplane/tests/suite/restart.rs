@@ -58,7 +58,8 @@ fn a_session_goes_on_after_a_restart_and_only_blake3_is_read_again() {
 
 #[test]
 fn a_session_that_can_not_be_trusted_is_gone() {
-    let breakages: [(&str, fn(&Place, &UploadId)); 4] = [
+    type Breakage = fn(&Place, &UploadId);
+    let breakages: [(&str, Breakage); 4] = [
         ("the file is shorter than its record", |place, id| {
             fs::OpenOptions::new()
                 .write(true)

@@ -51,7 +51,9 @@ impl Place {
     pub fn new() -> Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("gantry-store-{}-{number}", std::process::id()));
+        // Beside the build, not in a temporary directory that may be no disk at all.
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let path = root.join(format!("store-{}-{number}", std::process::id()));
         fs::create_dir(&path).unwrap();
         Place(path)
     }
@@ -106,6 +108,11 @@ impl Rig {
 
     /// A process that finds what an earlier one left in `place`.
     pub fn over(place: Arc<Place>, metadata: Shared, upload_expiry: Duration) -> Rig {
+        let blob_bytes_max = 64 * 1024 * 1024;
+        Rig::set(place, metadata, StoreSettings { reserve_bytes_min: 1 << 20, upload_expiry, blob_bytes_max })
+    }
+
+    pub fn set(place: Arc<Place>, metadata: Shared, settings: StoreSettings) -> Rig {
         let faults = Faults::recording();
         let fs = Fs::open(&place.path(""), faults.clone()).unwrap();
         let marking = fs.clone();
@@ -114,8 +121,6 @@ impl Rig {
                 mark_disk_error(&marking);
             }
         })));
-        let settings =
-            StoreSettings { reserve_bytes_min: 1 << 20, upload_expiry, blob_bytes_max: 64 * 1024 * 1024 };
         let rows = metadata.clone();
         let mut home = |digests: Vec<Digest>| Ok(sizes(&rows, &digests));
         let store = Arc::new(open(fs.clone(), settings, writes.clone(), &mut home).unwrap());

@@ -1,14 +1,19 @@
 //! Upload sessions in a running process: who may write, what is kept of a broken request, what room is
 //! promised. Storage rules: "Upload sessions".
 
-use std::{fs, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use control::Principal;
-use dataplane::testing::Call;
+use dataplane::testing::{Call, StoreSettings};
 use oci::{Algorithm, Digest, Problem, RepositoryName, UploadId};
 
-use crate::rig::{Rig, begin, finish, legs, repository, sha256};
+use crate::rig::{Place, Rig, Shared, begin, finish, legs, repository, sha256};
 
 const ENOSPC: i32 = 28;
 
@@ -164,6 +169,50 @@ fn room_is_promised_once_and_given_back() {
         let blob = fs::metadata(rig.place.blob(&sha256(b"xy"))).unwrap();
         assert_eq!(blob.len(), 2);
         assert!(blob.blocks() * 512 <= 64 * 1024, "{} blocks", blob.blocks());
+        rig.end();
+    }
+}
+
+#[test]
+fn what_is_promised_to_one_is_not_promised_to_another() {
+    let settings = StoreSettings {
+        reserve_bytes_min: 1,
+        upload_expiry: Duration::from_secs(3600),
+        blob_bytes_max: u64::MAX / 4,
+    };
+    let rig = Rig::set(Arc::new(Place::new()), Shared::default(), settings);
+    let disk = rig.store.disk();
+    let most = (disk.free_bytes - disk.reserve_bytes) / 4 * 3;
+    rig.on_core(legs()[0], move |io, store, _faults| async move {
+        let begun = begin(&io, &store, Algorithm::Sha256, b"one").await.unwrap();
+        let mut one = store.take(&repository(), &begun).unwrap();
+        let begun = begin(&io, &store, Algorithm::Sha256, b"two").await.unwrap();
+        let mut two = store.take(&repository(), &begun).unwrap();
+        assert_eq!(one.declare(2 * disk.free_bytes), Err(Problem::DiskFull));
+        two.declare(most).unwrap();
+        assert_eq!(one.declare(most), Err(Problem::DiskFull));
+        assert_eq!(store.room_for(most), Err(Problem::DiskFull));
+        two.put_back();
+        one.declare(most).unwrap();
+        one.discard(&io).await;
+        store.room_for(most).unwrap();
+    });
+    rig.end();
+}
+
+#[test]
+fn a_blob_ends_where_its_upload_does() {
+    for leg in legs() {
+        let rig = Rig::new();
+        let place = rig.place.clone();
+        rig.on_core(leg, move |io, store, faults| async move {
+            let id = begin(&io, &store, Algorithm::Sha256, b"exact").await.unwrap();
+            // As a write leaves it that failed half-way.
+            let data = place.upload(&id).join("data");
+            fs::OpenOptions::new().append(true).open(data).unwrap().write_all(b"rest").unwrap();
+            finish(&io, &store, &faults, &id, sha256(b"exact")).await.unwrap();
+        });
+        assert_eq!(fs::read(rig.place.blob(&sha256(b"exact"))).unwrap(), b"exact");
         rig.end();
     }
 }
