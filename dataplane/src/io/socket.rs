@@ -256,12 +256,14 @@ impl Future for Ready<'_> {
         let Some(entry) = sockets.get(self.key) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
+        // Whatever this wait ends with, the next one starts afresh.
+        let expired = std::mem::take(&mut entry.expired);
         if entry.is_ready(self.interest) {
             entry.deadline = None;
             entry.waiter = None;
             return Poll::Ready(Ok(()));
         }
-        if std::mem::take(&mut entry.expired) {
+        if expired {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         entry.waiter = Some((context.waker().clone(), self.interest));
