@@ -19,8 +19,10 @@ pub const BUF_BYTES: usize = 256 * 1024;
 pub const BUFS_PER_CORE: usize = 64;
 /// Pooled buffers of one core that stay allocated while idle.
 pub const BUFS_KEPT_PER_CORE: usize = 16;
-/// Pipes for splice that one core keeps; the kernel lets an unprivileged user have 64 of 1 MiB.
-pub const PIPES_PER_CORE: usize = 8;
+/// Pipes for splice that one core has; the kernel lets an unprivileged user have 64 of 1 MiB.
+pub const PIPES_PER_CORE: usize = 64;
+/// Pipes that it keeps while no socket needs them.
+pub const PIPES_KEPT_PER_CORE: usize = 8;
 /// Capacity of such a pipe in bytes.
 pub const PIPE_BYTES: usize = 1024 * 1024;
 /// A file send up to this is one read and one send.
@@ -90,7 +92,7 @@ const _: () = {
     assert!(HEAD_BYTES_MAX <= RECV_BYTES);
     assert!(READ_SEND_BYTES_MAX < SENDFILE_BYTES_MAX && SENDFILE_BYTES_MAX <= PIPE_BYTES);
     assert!(PIPE_BYTES <= TURN_BYTES);
-    assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE);
+    assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE && PIPES_KEPT_PER_CORE <= PIPES_PER_CORE);
     assert!(MANIFEST_BYTES_MAX <= BODIES_BYTES_PER_CORE);
     assert!(BUF_BYTES as u64 <= WRITE_BACK_BYTES && WRITE_BACK_BYTES <= ALLOCATE_BYTES);
     assert!(ALLOCATE_ABOVE_BYTES <= ALLOCATE_BYTES);

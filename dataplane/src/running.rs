@@ -24,7 +24,7 @@ use crate::{
         CoreThread, Driver, Faults, Fs, Instant, Io, Listener, ListenerStop, Pool, probe,
         raise_descriptor_limit, rest, spawn_core, spawn_named, unix_time,
     },
-    limits::{Limits, MAILBOX_SOCKETS_MAX},
+    limits::{MAILBOX_SOCKETS_MAX, OPEN_FILES_PER_CORE},
     metrics::{CoreCounters, Metrics},
     store::{self, Store, StoreCounters, StoreSettings},
 };
@@ -146,7 +146,8 @@ pub fn start(
         store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
     let store = Arc::new(store);
     let pool = Pool::start(&fs).map_err(StartError::Thread)?;
-    let keeper = store.start_keeper(joints.control.clone()).map_err(StartError::Thread)?;
+    let alarm = Alarm { thread: "keeper", failed: joints.failed.clone() };
+    let keeper = store.start_keeper(joints.control.clone(), alarm).map_err(StartError::Thread)?;
     let (logs, access) = start_access_log(&settings).map_err(StartError::Thread)?;
     let metrics = Metrics::new(settings.cores);
     let counters = metrics.cores().to_vec();
@@ -175,7 +176,7 @@ pub fn start(
     let listener = Listener::bind(settings.listen).map_err(listen_error)?;
     let address = listener.address().map_err(listen_error)?;
     let stop = listener.stopper();
-    let most = connections_max(&settings.limits, descriptors);
+    let most = connections_max(&settings, descriptors);
     let acceptor = Acceptor { listener, mailboxes: mailboxes.clone(), counters, most };
     let alarm = Alarm { thread: "acceptor", failed: joints.failed.clone() };
     let acceptor = spawn_named("acceptor".to_owned(), move || {
@@ -360,9 +361,11 @@ fn choose(choice: IoChoice) -> Result<(Driver, Vec<String>), StartError> {
     }
 }
 
-fn connections_max(limits: &Limits, descriptors: u64) -> u64 {
-    match limits.connections {
-        0 => (descriptors / 10 * 8).max(1),
+/// Four fifths of the descriptors, or less where the open files of the cores need more than the rest.
+fn connections_max(settings: &Settings, descriptors: u64) -> u64 {
+    let files = (OPEN_FILES_PER_CORE * settings.cores) as u64;
+    match settings.limits.connections {
+        0 => (descriptors / 10 * 8).min(descriptors.saturating_sub(files)).max(descriptors / 4),
         set => set as u64,
     }
 }

@@ -104,6 +104,9 @@ async fn mount(core: &Core, repository: &RepositoryName, mount: &Mount) -> Resul
     match core.store.open_blob(&core.io, &mount.digest).await {
         Ok(Some(_)) => {}
         Ok(None) => return Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            return Err(Problem::Overloaded { retry_after_s: 1 });
+        }
         Err(error) => {
             tracing::error!(digest = %mount.digest, %error, "a blob can't be opened");
             return Err(Problem::Internal);
@@ -145,7 +148,10 @@ async fn receive(core: &Core, conn: &mut Connection, upload: &mut Upload) -> Res
     while conn.body_ready(core).await? {
         let mut buf = core.io.buf().await;
         let taken = conn.take_body(core, &mut buf);
-        if !buf.filled().is_empty() {
+        if buf.filled().is_empty() {
+            drop(buf);
+            core.io.pause().await;
+        } else {
             upload.push(&core.io, buf.freeze()).await?;
         }
         taken?;

@@ -53,6 +53,13 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         self.young.insert(key, Weighed { value, weight });
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+        self.young_weight = 0;
+    }
+
     /// Forgets `key`.
     pub fn remove<Q>(&mut self, key: &Q)
     where

@@ -6,7 +6,7 @@ use super::{Connection, Core};
 use crate::{
     http::{BodyLength, Chunked},
     io::{Buf, Instant},
-    limits::{DISCARD_BYTES_MAX, MANIFEST_BYTES_MAX},
+    limits::{BUF_BYTES, DISCARD_BYTES_MAX, MANIFEST_BYTES_MAX},
 };
 
 /// What is still to come of a request's body.
@@ -146,7 +146,9 @@ impl Connection {
 
     /// Takes what has arrived of the body, as much as fits into `buf`; maybe nothing.
     pub fn take_body(&mut self, core: &Core, buf: &mut Buf) -> Result<(), BodyEnd> {
-        while !buf.spare().is_empty() && !self.incoming.is_done() {
+        // Coding counts as well: a body of long extensions and no payload must not keep the core.
+        let mut wire_bytes = 0;
+        while wire_bytes < BUF_BYTES && !buf.spare().is_empty() && !self.incoming.is_done() {
             let limit = match &self.incoming.rest {
                 Rest::Known(left) => usize::try_from(*left).unwrap_or(usize::MAX),
                 Rest::Done | Rest::Chunked(_) | Rest::UntilClose => usize::MAX,
@@ -167,6 +169,7 @@ impl Connection {
                 count
             };
             self.take(buf, count)?;
+            wire_bytes += count;
             core.counters.received(count as u64);
         }
         if self.unread.is_empty() {
@@ -202,6 +205,9 @@ impl Connection {
                 return Err(BodyEnd::Refused(too_much));
             }
             whole.extend_from_slice(buf.filled());
+            if buf.filled().is_empty() {
+                core.io.pause().await;
+            }
         }
         Ok(whole)
     }

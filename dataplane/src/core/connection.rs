@@ -169,6 +169,9 @@ impl Connection {
                         continue;
                     }
                     Ok(wait) => {
+                        if matches!(wait, Progress::Full) {
+                            response.release_window();
+                        }
                         self.response = Some(response);
                         return match wait {
                             Progress::Full => Step::Write(now + core.limits.send_stall_timeout),
@@ -440,6 +443,7 @@ impl Connection {
     /// Ends the connection so that the client can read what it was told: a close with bytes unread would
     /// reset it.
     async fn linger(&mut self, core: &Core) {
+        let mut turn = 0;
         if self.incoming.is_done() || core.io.finish_sending(&self.socket).is_err() {
             return;
         }
@@ -453,7 +457,14 @@ impl Connection {
                         return;
                     }
                 }
-                Ok(Some(count)) if count > 0 && count <= left && core.io.now() < until => left -= count,
+                Ok(Some(count)) if count > 0 && count <= left && core.io.now() < until => {
+                    left -= count;
+                    turn += count;
+                    if turn >= TURN_BYTES {
+                        turn = 0;
+                        core.io.pause().await;
+                    }
+                }
                 Ok(Some(_)) | Err(_) => return,
             }
         }

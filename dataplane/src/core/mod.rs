@@ -26,7 +26,7 @@ use crate::{
     access::AccessLog,
     cache::Generations,
     http::HttpDate,
-    io::{Instant, Io, unix_time},
+    io::{Instant, Io, out_of_descriptors, unix_time},
     limits::{
         BODIES_BYTES_PER_CORE, LINK_AGE_MAX, LINKS_PER_CORE, Limits, MANIFEST_CACHE_BYTES_PER_CORE,
         OPEN_FILES_PER_CORE, READ_SEND_BYTES_MAX, RECV_BYTES,
@@ -181,6 +181,14 @@ impl Core {
                 Err(Problem::BlobLost(*digest))
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                Err(Problem::Overloaded { retry_after_s: 1 })
+            }
+            Err(error) if out_of_descriptors(&error) => {
+                // Files that are kept only for speed make room for those that are asked for.
+                self.files.borrow_mut().clear();
+                tracing::warn!(
+                    "out of descriptors: raise the limit of open files, or lower limits.connections"
+                );
                 Err(Problem::Overloaded { retry_after_s: 1 })
             }
             Err(error) => {

@@ -133,6 +133,14 @@ impl Response {
         }
     }
 
+    /// Gives back what was read and not sent: a client that takes nothing now holds no buffer. The bytes are
+    /// in memory, so they are sent from there when it does.
+    pub fn release_window(&mut self) {
+        if let Body::File(part) = &mut self.body {
+            part.window = None;
+        }
+    }
+
     /// Reads what the sender found missing in memory, so that it can go on.
     pub async fn more(&mut self, core: &Core) -> std::io::Result<()> {
         let Body::File(part) = &mut self.body else { return Ok(()) };

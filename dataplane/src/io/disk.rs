@@ -23,13 +23,15 @@ struct Inner {
     fd: OwnedFd,
     name: Box<str>,
     faults: Faults,
-    /// When all pages of a small file were last found in memory; see `send_file`.
-    resident_at: AtomicU64,
+    /// When how many pages at its start were last found in memory: milliseconds, then 8 bits of pages.
+    resident: AtomicU64,
 }
+
+pub(super) const PAGE_BYTES: u64 = 4096;
 
 impl File {
     pub(super) fn new(fd: OwnedFd, name: &str, faults: Faults) -> File {
-        File(Arc::new(Inner { fd, name: name.into(), faults, resident_at: AtomicU64::new(0) }))
+        File(Arc::new(Inner { fd, name: name.into(), faults, resident: AtomicU64::new(0) }))
     }
 
     /// The path it was opened by, relative to the data directory.
@@ -46,12 +48,16 @@ impl File {
         Ok(Stat::from_raw(&stat))
     }
 
-    pub(super) fn resident_at(&self) -> u64 {
-        self.0.resident_at.load(Ordering::Relaxed)
+    /// Whether `[0, end)` was found in memory at most `age_ms` before `now`.
+    pub(super) fn was_resident(&self, end: u64, now: Instant, age_ms: u64) -> bool {
+        let packed = self.0.resident.load(Ordering::Relaxed);
+        end <= (packed & 0xff) * PAGE_BYTES && (now.nanos() / 1_000_000).saturating_sub(packed >> 8) <= age_ms
     }
 
-    pub(super) fn found_resident(&self, now: Instant) {
-        self.0.resident_at.store(now.nanos(), Ordering::Relaxed);
+    /// `[0, end)` was found in memory. What is more than 255 pages is not remembered.
+    pub(super) fn found_resident(&self, end: u64, now: Instant) {
+        let pages = end.div_ceil(PAGE_BYTES).min(0xff);
+        self.0.resident.store((now.nanos() / 1_000_000) << 8 | pages, Ordering::Relaxed);
     }
 }
 

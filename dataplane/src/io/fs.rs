@@ -281,6 +281,11 @@ impl Fs {
     }
 }
 
+/// Whether a call failed because the process or the system has no descriptor left.
+pub fn out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 impl Stat {
     pub(super) fn from_raw(stat: &rustix::fs::Stat) -> Stat {
         Stat {

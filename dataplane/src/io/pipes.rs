@@ -5,17 +5,27 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io,
     os::fd::OwnedFd,
+    rc::Rc,
 };
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-use crate::limits::{PIPE_BYTES, PIPES_PER_CORE};
+use crate::limits::{PIPE_BYTES, PIPES_KEPT_PER_CORE, PIPES_PER_CORE};
 
 pub(super) struct Pipe {
     pub(super) read: OwnedFd,
     pub(super) write: OwnedFd,
+    _counted: Counted,
+}
+
+/// One of the pipes that exist; dropping it makes room for another.
+struct Counted(Rc<Cell<usize>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// Bytes `[at, at + len)` of a file, in a pipe.
@@ -28,33 +38,29 @@ pub(super) struct Stranded {
 #[derive(Default)]
 pub(super) struct Pipes {
     idle: RefCell<Vec<Pipe>>,
-    /// The kernel refused a large pipe once: its user has no more.
-    exhausted: Cell<bool>,
+    existing: Rc<Cell<usize>>,
 }
 
 impl Pipes {
-    /// An empty pipe of `PIPE_BYTES`. `None`: send another way.
-    pub(super) fn take(&self) -> io::Result<Option<Pipe>> {
+    /// An empty pipe of `PIPE_BYTES`. `None`: there are enough, or the kernel gives no more; send another way.
+    pub(super) fn take(&self) -> Option<Pipe> {
         if let Some(pipe) = self.idle.borrow_mut().pop() {
-            return Ok(Some(pipe));
+            return Some(pipe);
         }
-        if self.exhausted.get() {
-            return Ok(None);
+        if self.existing.get() == PIPES_PER_CORE {
+            return None;
         }
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        if fcntl_setpipe_size(&write, PIPE_BYTES).is_err() {
-            self.exhausted.set(true);
-            return Ok(None);
-        }
-        Ok(Some(Pipe { read, write }))
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        fcntl_setpipe_size(&write, PIPE_BYTES).ok()?;
+        self.existing.set(self.existing.get() + 1);
+        Some(Pipe { read, write, _counted: Counted(self.existing.clone()) })
     }
 
     /// Takes an empty pipe back.
     pub(super) fn give(&self, pipe: Pipe) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < PIPES_PER_CORE {
+        if idle.len() < PIPES_KEPT_PER_CORE {
             idle.push(pipe);
         }
-        self.exhausted.set(false);
     }
 }

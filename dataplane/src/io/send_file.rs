@@ -10,6 +10,7 @@ use rustix::{io::Errno, pipe::SpliceFlags};
 
 use super::{
     File, Io, Socket,
+    disk::PAGE_BYTES,
     pipes::{Pipe, Stranded},
 };
 use crate::limits::{PIPE_BYTES, SENDFILE_BYTES_MAX};
@@ -26,7 +27,7 @@ pub enum Sent {
 }
 
 /// What was found in memory counts for this long. Pages can go sooner; then the stall metric tells.
-const RESIDENT_NANOS: u64 = 100_000_000;
+const RESIDENT_MS: u64 = 100;
 
 enum Spliced {
     Bytes(usize),
@@ -54,7 +55,7 @@ impl Io {
             return Ok(Sent::Cold);
         }
         if len > SENDFILE_BYTES_MAX
-            && let Some(pipe) = self.inner().pipes.take()?
+            && let Some(pipe) = self.inner().pipes.take()
         {
             return self.splice_file(socket, file, pipe, at, len, more);
         }
@@ -128,7 +129,8 @@ impl Io {
     fn is_resident(&self, file: &File, at: u64, len: usize) -> io::Result<bool> {
         let now = self.now();
         let small = len <= SENDFILE_BYTES_MAX;
-        if small && now.nanos().saturating_sub(file.resident_at()) < RESIDENT_NANOS {
+        let end = at + len as u64;
+        if small && file.was_resident(end, now, RESIDENT_MS) {
             return Ok(true);
         }
         let resident = match pages_in_memory(file, at, len)? {
@@ -137,7 +139,7 @@ impl Io {
             None => self.has_every_byte_looked_at(file, at, len)?,
         };
         if resident && small && at == 0 {
-            file.found_resident(now);
+            file.found_resident(end, now);
         }
         Ok(resident)
     }
@@ -159,7 +161,6 @@ impl Io {
 
 /// Whether the page cache has every page of a span. `None`: this kernel or file system can't tell.
 fn pages_in_memory(file: &File, at: u64, len: usize) -> io::Result<Option<bool>> {
-    const PAGE: u64 = 4096;
     const CACHESTAT: libc::c_long = 451;
     #[repr(C)]
     struct Range {
@@ -181,7 +182,7 @@ fn pages_in_memory(file: &File, at: u64, len: usize) -> io::Result<Option<bool>>
     let result =
         unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut pages, 0_u32) };
     if result == 0 {
-        let wanted = (at + len as u64).div_ceil(PAGE) - at / PAGE;
+        let wanted = (at + len as u64).div_ceil(PAGE_BYTES) - at / PAGE_BYTES;
         return Ok(Some(pages.cached >= wanted));
     }
     let error = io::Error::last_os_error();

@@ -115,6 +115,10 @@ impl SocketTable {
     /// The timers' tick for this socket came. Gives when to file it again, if at all.
     pub(super) fn expire(&mut self, key: u64, now: Instant) -> Option<Instant> {
         let entry = self.get(key)?;
+        if entry.filed.is_some_and(|filed| filed > now) {
+            // It was filed again for a shorter wait and then for this one: only the last filing counts.
+            return None;
+        }
         entry.filed = None;
         let deadline = entry.deadline?;
         if deadline > now {

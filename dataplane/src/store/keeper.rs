@@ -199,10 +199,19 @@ impl Keeper {
             |lane: usize| files.iter().skip(lane).step_by(SYNC_LANES).try_for_each(|file| fs.sync_data(file));
         thread::scope(|scope| {
             let lane = &lane;
-            let others: Vec<_> =
-                (1..files.len().min(SYNC_LANES)).map(|index| scope.spawn(move || lane(index))).collect();
+            let started = |index| {
+                let name = format!("keeper-sync-{index}");
+                (index, thread::Builder::new().name(name).spawn_scoped(scope, move || lane(index)))
+            };
+            let others: Vec<_> = (1..files.len().min(SYNC_LANES)).map(started).collect();
             let died = |_| Err(io::Error::other("a sync died"));
-            others.into_iter().fold(lane(0), |synced, other| synced.and(other.join().unwrap_or_else(died)))
+            others.into_iter().fold(lane(0), |synced, (index, other)| {
+                synced.and(match other {
+                    Ok(other) => other.join().unwrap_or_else(died),
+                    // No thread is to be had: its files are synced here.
+                    Err(_) => lane(index),
+                })
+            })
         })
     }
 

@@ -94,10 +94,18 @@ pub struct StoreCounters {
 }
 
 impl Store {
-    /// Starts the thread that commits uploads. It ends after [`Store::close`], when its queue is empty.
-    pub fn start_keeper(self: &Arc<Store>, control: Control) -> io::Result<JoinHandle<()>> {
+    /// Starts the thread that commits uploads. It ends after [`Store::close`], when its queue is empty; it
+    /// holds `alarm` as long as it lives.
+    pub fn start_keeper(
+        self: &Arc<Store>,
+        control: Control,
+        alarm: impl Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
         let keeper = Keeper::new(self.shared.clone(), control);
-        spawn_named("keeper".to_owned(), move || keeper.run())
+        spawn_named("keeper".to_owned(), move || {
+            let _alarm = alarm;
+            keeper.run();
+        })
     }
 
     /// Takes no more commits: further ones are told [`Problem::Overloaded`].

@@ -125,7 +125,7 @@ impl Rig {
         let mut home = |digests: Vec<Digest>| Ok(sizes(&rows, &digests));
         let store = Arc::new(open(fs.clone(), settings, writes.clone(), &mut home).unwrap());
         let (control, lanes) = Control::lanes(64, 1);
-        let keeper = store.start_keeper(control).unwrap();
+        let keeper = store.start_keeper(control, ()).unwrap();
         let (rows, commits) = (metadata.clone(), faults.clone());
         let plane = thread::spawn(move || answer(lanes, &rows, &commits));
         let pool = Pool::start(&fs).unwrap();
