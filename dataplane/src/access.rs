@@ -21,14 +21,10 @@ use std::{
 use oci::Method;
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use crate::{io::spawn_named, limits::ACCESS_RECORDS_MAX};
-
-/// Bytes of a request target that are kept.
-const TARGET_KEPT_BYTES: usize = 256;
-/// Bytes of a user agent that are kept.
-const USER_AGENT_KEPT_BYTES: usize = 64;
-/// How often the rings are emptied.
-const DRAIN_EVERY: Duration = Duration::from_millis(50);
+use crate::{
+    io::spawn_named,
+    limits::{ACCESS_LOG_EVERY, ACCESS_RECORDS_MAX, ACCESS_TARGET_BYTES_MAX, ACCESS_USER_AGENT_BYTES_MAX},
+};
 
 const _: () = assert!(size_of::<AccessRecord>() <= 512);
 
@@ -71,8 +67,8 @@ pub struct AccessRecord {
     bytes_sent: u64,
     bytes_received: u64,
     duration_micros: u64,
-    target: Kept<TARGET_KEPT_BYTES>,
-    user_agent: Kept<USER_AGENT_KEPT_BYTES>,
+    target: Kept<ACCESS_TARGET_BYTES_MAX>,
+    user_agent: Kept<ACCESS_USER_AGENT_BYTES_MAX>,
 }
 
 impl AccessRecord {
@@ -196,7 +192,7 @@ fn start_into(
             if last {
                 return;
             }
-            park_timeout(DRAIN_EVERY);
+            park_timeout(ACCESS_LOG_EVERY);
         }
     })?;
     Ok((logs, AccessThread { thread, stop }))
@@ -327,12 +323,12 @@ mod tests {
 
     #[test]
     fn long_text_is_cut_and_its_length_is_told() {
-        let fields = logged(record(&[b'a'; 300], &[b'b'; 65]));
-        assert_eq!(fields["request_target"], "a".repeat(256));
+        let fields = logged(record(&[b'a'; 300], &[b'b'; ACCESS_USER_AGENT_BYTES_MAX + 1]));
+        assert_eq!(fields["request_target"], "a".repeat(ACCESS_TARGET_BYTES_MAX));
         assert_eq!(fields["request_target_bytes"], "300");
-        assert_eq!(fields["user_agent"], "b".repeat(64));
-        let whole = logged(record(&[b'a'; 256], b""));
-        assert_eq!(whole["request_target"], "a".repeat(256));
+        assert_eq!(fields["user_agent"], "b".repeat(ACCESS_USER_AGENT_BYTES_MAX));
+        let whole = logged(record(&[b'a'; ACCESS_TARGET_BYTES_MAX], b""));
+        assert_eq!(whole["request_target"], "a".repeat(ACCESS_TARGET_BYTES_MAX));
         assert!(!whole.contains_key("request_target_bytes"));
     }
 

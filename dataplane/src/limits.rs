@@ -5,16 +5,31 @@
 
 use std::time::Duration;
 
+// Bounds: what is more is refused, waits, is dropped and counted, or is never made. Each is hit by a test that
+// names it; the tidy tests look for that.
+
 /// Request head (request line and header fields) in bytes; more is 431, a longer target 414.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Header fields in a request; more is 431.
 pub const HEADER_FIELDS_MAX: usize = 100;
 /// Request target in bytes; more is 414.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
-/// What one `recv` may take from a socket into the core's own buffer.
-pub const RECV_BYTES: usize = 64 * 1024;
-/// A pooled buffer: one write of an upload, one read of a cold file.
-pub const BUF_BYTES: usize = 256 * 1024;
+/// Hexadecimal digits in the size of a chunk; more is 400.
+pub const CHUNK_SIZE_DIGITS_MAX: u8 = 15;
+/// Extension of one chunk in bytes; more is 400.
+pub const CHUNK_EXTENSION_BYTES_MAX: u32 = 4096;
+/// Trailers of a chunked body in bytes; more is 400.
+pub const TRAILER_BYTES_MAX: u32 = 8192;
+/// What is read and dropped of a body that nobody wanted, so that its connection can go on.
+pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// How long more of such a body is waited for.
+pub const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// What is read and dropped of a connection that ends, so that its client can read why.
+pub const LINGER_BYTES_MAX: usize = 64 * TURN_BYTES;
+/// A manifest, and any other body that is collected before it is looked at; more is 413.
+pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of such bodies that one core holds at the same time; more is 503.
+pub const BODIES_BYTES_PER_CORE: usize = 64 * 1024 * 1024;
 /// Pooled buffers of one core that are out at the same time; more wait.
 pub const BUFS_PER_CORE: usize = 64;
 /// Pooled buffers of one core that stay allocated while idle.
@@ -23,22 +38,6 @@ pub const BUFS_KEPT_PER_CORE: usize = 16;
 pub const PIPES_PER_CORE: usize = 64;
 /// Pipes that it keeps while no socket needs them.
 pub const PIPES_KEPT_PER_CORE: usize = 8;
-/// Capacity of such a pipe in bytes.
-pub const PIPE_BYTES: usize = 1024 * 1024;
-/// A file send up to this is one read and one send.
-pub const READ_SEND_BYTES_MAX: usize = 16 * 1024;
-/// A file send up to this goes by sendfile, above by splice.
-pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
-/// What one connection may send before others get their turn.
-pub const TURN_BYTES: usize = 1024 * 1024;
-/// What is read and dropped of a body that nobody wanted, so that its connection can go on.
-pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
-/// How long more of such a body is waited for.
-pub const DISCARD_TIME: Duration = Duration::from_secs(1);
-/// A manifest, and any other body that is collected before it is looked at; more is 413.
-pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of such bodies that one core holds at the same time; more is 503.
-pub const BODIES_BYTES_PER_CORE: usize = 64 * 1024 * 1024;
 /// Open files that one core keeps for blobs.
 pub const OPEN_FILES_PER_CORE: usize = 1024;
 /// Links (repository, digest) that one core remembers.
@@ -49,54 +48,107 @@ pub const MANIFEST_CACHE_BYTES_PER_CORE: usize = 8 * 1024 * 1024;
 pub const LINK_AGE_MAX: Duration = Duration::from_secs(300);
 /// Upload sessions that are open at the same time; more is 503.
 pub const UPLOAD_SESSIONS_MAX: usize = 100_000;
+/// Idle sessions that keep their two files open; the others open them again when they go on.
+pub const UPLOAD_FILES_KEPT_MAX: usize = 512;
 /// A record of an upload session's state on disk.
 pub const STATE_RECORD_BYTES_MAX: usize = 512;
-/// Dirty bytes of an upload after which their write-back is started.
-pub const WRITE_BACK_BYTES: u64 = 8 * 1024 * 1024;
-/// Step in which space is allocated ahead of an upload.
-pub const ALLOCATE_BYTES: u64 = 64 * 1024 * 1024;
-/// Bodies up to this allocate nothing ahead.
-pub const ALLOCATE_ABOVE_BYTES: u64 = 8 * 1024 * 1024;
+/// Records of a session that a start looks at, from the end of its state file.
+pub const STATE_RECORDS_READ_MAX: u64 = 64;
 /// Members of one batch of the keeper.
 pub const BATCH_MEMBERS_MAX: usize = 256;
 /// Commits that wait for the keeper; more is 503.
 pub const COMMITS_WAITING_MAX: usize = 1024;
-/// Fewer members than this are synced one by one, at the same time; more by one syncfs.
-pub const SYNCFS_MEMBERS_MIN: usize = 8;
-/// A syncfs that takes longer than this on average is not used for a while.
-pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
-/// Threads for what blocks: names, space, and the disk of the epoll leg.
-pub const POOL_THREADS: usize = 4;
-/// Jobs that wait for them; more is 503.
+/// Jobs that wait for the pool's threads; more is 503.
 pub const POOL_JOBS_MAX: usize = 4096;
-/// Sockets that wait for a core to take them up.
+/// Sockets that wait for a core to take them up; more are answered 503 and closed.
 pub const MAILBOX_SOCKETS_MAX: usize = 1024;
 /// Access-log records of one core that wait for the log thread; more are dropped and counted.
 pub const ACCESS_RECORDS_MAX: usize = 8192;
+/// Bytes of a request target that such a record keeps.
+pub const ACCESS_TARGET_BYTES_MAX: usize = 256;
+/// Bytes of a user agent that it keeps.
+pub const ACCESS_USER_AGENT_BYTES_MAX: usize = 64;
 /// Questions to the control plane that wait; more is 503.
 pub const QUESTIONS_MAX: usize = 4096;
 /// Forwarded requests that wait; more is 503.
 pub const FORWARDS_MAX: usize = 256;
-/// Slots of the epoch tables.
-pub const EPOCH_SLOTS: u32 = 4096;
 /// The larger of this and a hundredth of the volume is kept free for metadata and deletes.
 pub const RESERVE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+/// So far back may the wall clock have been set when the doctor looks for what was linked last.
+pub const CLOCK_SET_BACK_MAX: Duration = Duration::from_secs(3600);
+/// Bodies up to this allocate nothing ahead.
+pub const ALLOCATE_ABOVE_BYTES: u64 = 8 * 1024 * 1024;
+/// Step in which space is allocated ahead of an upload.
+pub const ALLOCATE_BYTES: u64 = 64 * 1024 * 1024;
+/// Dirty bytes of an upload after which their write-back is started.
+pub const WRITE_BACK_BYTES: u64 = 8 * 1024 * 1024;
+/// Fewer members than this are synced one by one, at the same time; more by one syncfs.
+pub const SYNCFS_MEMBERS_MIN: usize = 8;
+/// A syncfs that takes longer than this on average is not used for a while.
+pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
+
+// Tuning: sizes and times that refuse nothing. Another value is as right, and faster or slower on some machine.
+
+/// What one `recv` may take from a socket into the core's own buffer.
+pub const RECV_BYTES: usize = 64 * 1024;
+/// A pooled buffer: one write of an upload, one read of a cold file.
+pub const BUF_BYTES: usize = 256 * 1024;
+/// Capacity of a pipe for splice in bytes.
+pub const PIPE_BYTES: usize = 1024 * 1024;
+/// A file send up to this is one read and one send.
+pub const READ_SEND_BYTES_MAX: usize = 16 * 1024;
+/// A file send up to this goes by sendfile, above by splice.
+pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
+/// Pages that were found in memory count for this long. They can go sooner; then the stall metric tells.
+pub const RESIDENT_TIME: Duration = Duration::from_millis(100);
+/// What one connection may send before others get their turn.
+pub const TURN_BYTES: usize = 1024 * 1024;
+/// Buffers for heads of answers that one core keeps while idle.
+pub const HEADS_KEPT_PER_CORE: usize = 64;
+/// Such a buffer that has grown larger is not kept; in bytes.
+pub const HEAD_KEPT_BYTES_MAX: usize = 4096;
+/// Socket deadlines are kept to this: late by at most so much, never early.
+pub const TIMER_TICK: Duration = Duration::from_millis(8);
+/// What one job on the pool reads of a file that is hashed once more: others get their turn between.
+pub const REHASH_STEP_BYTES: u64 = 8 * 1024 * 1024;
+/// Expired sessions that one job on the pool removes.
+pub const EXPIRED_A_JOB: usize = 64;
+/// fdatasync of this many files at the same time: they share the journal's commit.
+pub const SYNCS_AT_ONCE: usize = SYNCFS_MEMBERS_MIN;
+/// How long syncfs is left alone when it was slow: somebody else has much to write.
+pub const SYNCFS_REST: Duration = Duration::from_secs(10);
+/// Threads for what blocks: names, space, and the disk of the epoll leg.
+pub const POOL_THREADS: usize = 4;
+/// How often the access log is written.
+pub const ACCESS_LOG_EVERY: Duration = Duration::from_millis(50);
+/// Slots of the epoch tables.
+pub const EPOCH_SLOTS: u32 = 4096;
 /// A turn of a core that takes longer is counted as a stall.
 pub const STALL: Duration = Duration::from_millis(1);
 
 const _: () = {
     assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+    // Any size of a chunk fits 64 bits.
+    assert!(CHUNK_SIZE_DIGITS_MAX < 16);
     // A body that is dropped costs no more than the largest that is looked at.
-    assert!(DISCARD_BYTES_MAX <= MANIFEST_BYTES_MAX);
+    assert!(DISCARD_BYTES_MAX <= MANIFEST_BYTES_MAX && DISCARD_BYTES_MAX <= LINGER_BYTES_MAX);
     // A whole head arrives with one recv, or is put together from several.
     assert!(HEAD_BYTES_MAX <= RECV_BYTES);
     assert!(READ_SEND_BYTES_MAX < SENDFILE_BYTES_MAX && SENDFILE_BYTES_MAX <= PIPE_BYTES);
     assert!(PIPE_BYTES <= TURN_BYTES);
     assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE && PIPES_KEPT_PER_CORE <= PIPES_PER_CORE);
+    // Every buffer of a core may have its write in the pool's queue, and leave room for names.
+    assert!(BUFS_PER_CORE < POOL_JOBS_MAX && POOL_THREADS < POOL_JOBS_MAX);
     assert!(MANIFEST_BYTES_MAX <= BODIES_BYTES_PER_CORE);
     assert!(BUF_BYTES as u64 <= WRITE_BACK_BYTES && WRITE_BACK_BYTES <= ALLOCATE_BYTES);
+    assert!(BUF_BYTES as u64 <= REHASH_STEP_BYTES);
     assert!(ALLOCATE_ABOVE_BYTES <= ALLOCATE_BYTES);
+    assert!(UPLOAD_FILES_KEPT_MAX <= UPLOAD_SESSIONS_MAX && EXPIRED_A_JOB <= UPLOAD_SESSIONS_MAX);
     assert!(SYNCFS_MEMBERS_MIN <= BATCH_MEMBERS_MAX && BATCH_MEMBERS_MAX <= COMMITS_WAITING_MAX);
+    assert!(COMMITS_WAITING_MAX <= UPLOAD_SESSIONS_MAX);
+    assert!(SYNCFS_AVERAGE_MAX.as_nanos() < SYNCFS_REST.as_nanos());
+    assert!(FORWARDS_MAX < QUESTIONS_MAX);
+    assert!(ACCESS_TARGET_BYTES_MAX <= TARGET_BYTES_MAX);
 };
 
 /// What an operator may set.

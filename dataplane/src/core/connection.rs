@@ -13,7 +13,7 @@ use crate::{
     api,
     http::{BodyLength, Head, Parsed, parse},
     io::{Instant, Sent, Socket, wall_micros},
-    limits::{DISCARD_TIME, READ_SEND_BYTES_MAX, STALL, TURN_BYTES},
+    limits::{DISCARD_TIME, LINGER_BYTES_MAX, READ_SEND_BYTES_MAX, STALL, TURN_BYTES},
     metrics::NO_ENDPOINT,
 };
 
@@ -448,7 +448,7 @@ impl Connection {
             return;
         }
         let until = core.io.now() + core.limits.header_timeout;
-        let mut left = 64 * TURN_BYTES;
+        let mut left = LINGER_BYTES_MAX;
         loop {
             let received = core.io.recv(&self.socket, &mut core.recv.borrow_mut());
             match received {

@@ -28,8 +28,8 @@ use crate::{
     http::HttpDate,
     io::{Instant, Io, out_of_descriptors, unix_time},
     limits::{
-        BODIES_BYTES_PER_CORE, LINK_AGE_MAX, LINKS_PER_CORE, Limits, MANIFEST_CACHE_BYTES_PER_CORE,
-        OPEN_FILES_PER_CORE, READ_SEND_BYTES_MAX, RECV_BYTES,
+        BODIES_BYTES_PER_CORE, HEAD_KEPT_BYTES_MAX, HEADS_KEPT_PER_CORE, LINK_AGE_MAX, LINKS_PER_CORE,
+        Limits, MANIFEST_CACHE_BYTES_PER_CORE, OPEN_FILES_PER_CORE, READ_SEND_BYTES_MAX, RECV_BYTES,
     },
     metrics::CoreCounters,
     store::Store,
@@ -278,7 +278,7 @@ impl Core {
 
     fn keep_head(&self, head: Vec<u8>) {
         let mut spare = self.spare_heads.borrow_mut();
-        if spare.len() < 64 && head.capacity() <= 4096 {
+        if spare.len() < HEADS_KEPT_PER_CORE && head.capacity() <= HEAD_KEPT_BYTES_MAX {
             spare.push(head);
         }
     }

@@ -5,9 +5,7 @@
 
 use oci::Problem;
 
-const EXTENSION_BYTES_MAX: u32 = 4096;
-const TRAILER_BYTES_MAX: u32 = 8192;
-const SIZE_DIGITS_MAX: u8 = 15;
+use crate::limits::{CHUNK_EXTENSION_BYTES_MAX, CHUNK_SIZE_DIGITS_MAX, TRAILER_BYTES_MAX};
 
 /// Where in the coding the next byte is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +80,7 @@ impl Chunked {
     fn framing(&mut self, byte: u8) -> Result<State, Problem> {
         Ok(match (self.state, byte) {
             (State::Size { value, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F')
-                if digits < SIZE_DIGITS_MAX =>
+                if digits < CHUNK_SIZE_DIGITS_MAX =>
             {
                 let digit = (byte as char).to_digit(16).ok_or(MALFORMED)?;
                 State::Size { value: value << 4 | u64::from(digit), digits: digits + 1 }
@@ -94,7 +92,7 @@ impl Chunked {
             }
             (State::Extension { size }, b'\r') => State::SizeLf { size },
             (State::Extension { size }, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.skip(EXTENSION_BYTES_MAX)?;
+                self.skip(CHUNK_EXTENSION_BYTES_MAX)?;
                 State::Extension { size }
             }
             (State::SizeLf { size: 0 }, b'\n') => {

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -48,10 +49,11 @@ impl File {
         Ok(Stat::from_raw(&stat))
     }
 
-    /// Whether `[0, end)` was found in memory at most `age_ms` before `now`.
-    pub(super) fn was_resident(&self, end: u64, now: Instant, age_ms: u64) -> bool {
+    /// Whether `[0, end)` was found in memory at most `age` before `now`.
+    pub(super) fn was_resident(&self, end: u64, now: Instant, age: Duration) -> bool {
         let packed = self.0.resident.load(Ordering::Relaxed);
-        end <= (packed & 0xff) * PAGE_BYTES && (now.nanos() / 1_000_000).saturating_sub(packed >> 8) <= age_ms
+        let age_ms = (now.nanos() / 1_000_000).saturating_sub(packed >> 8);
+        end <= (packed & 0xff) * PAGE_BYTES && u128::from(age_ms) <= age.as_millis()
     }
 
     /// `[0, end)` was found in memory. What is more than 255 pages is not remembered.

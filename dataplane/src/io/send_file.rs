@@ -13,7 +13,7 @@ use super::{
     disk::PAGE_BYTES,
     pipes::{Pipe, Stranded},
 };
-use crate::limits::{PIPE_BYTES, SENDFILE_BYTES_MAX};
+use crate::limits::{PIPE_BYTES, RESIDENT_TIME, SENDFILE_BYTES_MAX};
 
 /// What became of a file send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +25,6 @@ pub enum Sent {
     /// The first of the bytes are not in memory: read them, then send the buffer.
     Cold,
 }
-
-/// What was found in memory counts for this long. Pages can go sooner; then the stall metric tells.
-const RESIDENT_MS: u64 = 100;
 
 enum Spliced {
     Bytes(usize),
@@ -130,7 +127,7 @@ impl Io {
         let now = self.now();
         let small = len <= SENDFILE_BYTES_MAX;
         let end = at + len as u64;
-        if small && file.was_resident(end, now, RESIDENT_MS) {
+        if small && file.was_resident(end, now, RESIDENT_TIME) {
             return Ok(true);
         }
         let resident = match pages_in_memory(file, at, len)? {

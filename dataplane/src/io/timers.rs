@@ -8,13 +8,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     task::Waker,
-    time::Duration,
 };
 
 use super::Instant;
-
-/// Deadlines are kept to this: late by at most so much, never early.
-const TICK: Duration = Duration::from_millis(8);
+use crate::limits::TIMER_TICK;
 
 #[derive(Default)]
 pub(super) struct Timers {
@@ -61,6 +58,6 @@ impl Timers {
     }
 
     fn tick_nanos() -> u64 {
-        TICK.as_nanos() as u64
+        TIMER_TICK.as_nanos() as u64
     }
 }

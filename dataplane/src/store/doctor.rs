@@ -3,17 +3,18 @@
 //! After an error of a sync nobody knows which bytes are on the disk: what memory still holds may be right
 //! while the disk is wrong. So blobs that were linked since the last good batch are read from the disk.
 
-use std::{io, time::Duration};
+use std::io;
 
 use oci::{Algorithm, Digest, Hasher};
 
 use super::{blob_directory, blob_path, upload::hash_part};
-use crate::io::{Fs, unix_time};
+use crate::{
+    io::{Fs, unix_time},
+    limits::CLOCK_SET_BACK_MAX,
+};
 
 const MARK: &str = "disk-error";
 const KEY: &str = "{\"last_good_batch_unix\":";
-/// The wall clock may have been set back since; a blob more is only time.
-const CLOCK_SET_BACK_MAX: Duration = Duration::from_secs(3600);
 
 /// What clearing the mark has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub fn disk_error_marked(fs: &Fs) -> io::Result<bool> {
 /// removes the mark. No server may be running. On an error, also of a blob that can't be read, the mark stays.
 pub fn clear_disk_error(fs: &Fs) -> io::Result<Cleared> {
     let mut cleared = Cleared::default();
+    // A blob more is only time.
     let since_unix = marked_since(fs)?.saturating_sub(CLOCK_SET_BACK_MAX.as_secs());
     for algorithm in Algorithm::ALL {
         let directory = blob_directory(algorithm);

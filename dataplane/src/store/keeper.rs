@@ -27,13 +27,11 @@ use super::{
 };
 use crate::{
     io::{File, Instant, unix_time},
-    limits::{BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN},
+    limits::{
+        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN, SYNCFS_REST,
+        SYNCS_AT_ONCE,
+    },
 };
-
-/// fdatasync of this many files at the same time: they share the journal's commit.
-const SYNC_LANES: usize = SYNCFS_MEMBERS_MIN;
-/// How long syncfs is left alone when it was slow: somebody else has much to write.
-const SYNCFS_REST: Duration = Duration::from_secs(10);
 
 /// An upload whose digest was found right and whose last write has ended.
 pub(super) struct Member {
@@ -195,15 +193,16 @@ impl Keeper {
 
     fn sync_each(&self, files: &[File]) -> io::Result<()> {
         let fs = &self.shared.fs;
-        let lane =
-            |lane: usize| files.iter().skip(lane).step_by(SYNC_LANES).try_for_each(|file| fs.sync_data(file));
+        let lane = |lane: usize| {
+            files.iter().skip(lane).step_by(SYNCS_AT_ONCE).try_for_each(|file| fs.sync_data(file))
+        };
         thread::scope(|scope| {
             let lane = &lane;
             let started = |index| {
                 let name = format!("keeper-sync-{index}");
                 (index, thread::Builder::new().name(name).spawn_scoped(scope, move || lane(index)))
             };
-            let others: Vec<_> = (1..files.len().min(SYNC_LANES)).map(started).collect();
+            let others: Vec<_> = (1..files.len().min(SYNCS_AT_ONCE)).map(started).collect();
             let died = |_| Err(io::Error::other("a sync died"));
             others.into_iter().fold(lane(0), |synced, (index, other)| {
                 synced.and(match other {

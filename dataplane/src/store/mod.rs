@@ -34,7 +34,10 @@ use std::{
 use control::{Control, DiskHealth, Epochs, Principal, Writes};
 use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
 
-use crate::io::{File, Fs, Instant, Io, spawn_named, unix_time};
+use crate::{
+    io::{File, Fs, Instant, Io, spawn_named, unix_time},
+    limits::EXPIRED_A_JOB,
+};
 
 pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
 pub use start::open;
@@ -299,7 +302,7 @@ fn make_session(fs: &Fs, open: &mut Open, boot: &[u8; 16]) -> io::Result<Files> 
 
 fn chunks(mut all: Vec<Open>) -> impl Iterator<Item = Vec<Open>> {
     std::iter::from_fn(move || {
-        let some = all.split_off(all.len().saturating_sub(64));
+        let some = all.split_off(all.len().saturating_sub(EXPIRED_A_JOB));
         (!some.is_empty()).then_some(some)
     })
 }

@@ -14,9 +14,6 @@ use crate::limits::STATE_RECORD_BYTES_MAX;
 /// A slot of a state file.
 pub(super) type SlotBytes = [u8; STATE_RECORD_BYTES_MAX];
 
-/// Slots that are looked at, from the end of the file: a start reads at most this much of a session.
-pub(super) const SLOTS_READ_MAX: u64 = 64;
-
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
 

@@ -21,11 +21,8 @@ use super::{
 };
 use crate::{
     io::{File, Fs, Instant},
-    limits::{STATE_RECORD_BYTES_MAX, UPLOAD_SESSIONS_MAX},
+    limits::{STATE_RECORD_BYTES_MAX, UPLOAD_FILES_KEPT_MAX, UPLOAD_SESSIONS_MAX},
 };
-
-/// Idle sessions that keep their files open; the others open them again when they go on.
-const FILES_KEPT_MAX: usize = 512;
 
 /// A session.
 pub(super) struct Open {
@@ -141,7 +138,7 @@ impl Sessions {
         let mut table = self.table();
         let mut surplus = None;
         if open.files.is_some() {
-            if table.files_kept < FILES_KEPT_MAX {
+            if table.files_kept < UPLOAD_FILES_KEPT_MAX {
                 table.files_kept += 1;
             } else {
                 surplus = open.files.take();

@@ -12,13 +12,13 @@ use super::{
     Shared, Store, StoreCounters, StoreSettings, UPLOADS, blob_directory, blob_path,
     doctor::disk_error_marked,
     keeper::Queue,
-    record::{self, Record, SLOTS_READ_MAX, Step, Told},
+    record::{self, Record, Step, Told},
     sessions::{Files, Open, Sessions, open_files, remove_upload},
     upload_data, upload_state,
 };
 use crate::{
     io::{Fs, Instant, Stat, unix_time},
-    limits::{EPOCH_SLOTS, STATE_RECORD_BYTES_MAX},
+    limits::{EPOCH_SLOTS, STATE_RECORD_BYTES_MAX, STATE_RECORDS_READ_MAX},
 };
 
 /// Opens the store in `fs`, making what is missing. Blocks; to be called before the cores start. `home`
@@ -149,7 +149,7 @@ fn read_state(fs: &Fs, id: &UploadId) -> io::Result<(Told, u64)> {
     let Some(file) = fs.open_file(&upload_state(id))? else { return Ok((Told::default(), 0)) };
     let slot_bytes = STATE_RECORD_BYTES_MAX as u64;
     let slots = file.stat()?.len.div_ceil(slot_bytes);
-    let first = slots.saturating_sub(SLOTS_READ_MAX);
+    let first = slots.saturating_sub(STATE_RECORDS_READ_MAX);
     let mut bytes = vec![0; usize::try_from((slots - first) * slot_bytes).unwrap_or(0)];
     let count = fs.read_at(&file, first * slot_bytes, &mut bytes)?;
     Ok((record::read(&bytes[..count]), slots))

@@ -25,11 +25,8 @@ use super::{
 };
 use crate::{
     io::{File, Fs, Instant, Io},
-    limits::{ALLOCATE_ABOVE_BYTES, ALLOCATE_BYTES, BUF_BYTES, WRITE_BACK_BYTES},
+    limits::{ALLOCATE_ABOVE_BYTES, ALLOCATE_BYTES, BUF_BYTES, REHASH_STEP_BYTES, WRITE_BACK_BYTES},
 };
-
-/// What one job on the pool reads of a file that is hashed once more: others get their turn between.
-const REHASH_STEP_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A session taken out of the table: the only one who may write. Dropping it puts it back at the end of
 /// the last write that succeeded.
