@@ -12,6 +12,16 @@ use tokio::{
 
 use crate::{config::Config, data::DataDirectory, stop::StopHandle};
 
+// What either plane takes of the other fits what the other says.
+const _: () = {
+    use controlplane::limits as control;
+    assert!(control::QUESTIONS_AT_ONCE <= limits::QUESTIONS_MAX);
+    assert!(control::FORWARDS_AT_ONCE <= limits::FORWARDS_MAX);
+    assert!(control::REFERRERS_BYTES <= limits::MANIFEST_BYTES_MAX);
+    // A transaction takes any manifest.
+    assert!(limits::MANIFEST_BYTES_MAX <= control::BATCH_BYTES);
+};
+
 /// Both planes, running.
 pub struct Planes {
     data: dataplane::Running,

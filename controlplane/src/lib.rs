@@ -11,7 +11,7 @@
 
 mod api;
 mod forwards;
-mod limits;
+pub mod limits;
 mod lists;
 mod manifests;
 mod metadata;

@@ -176,7 +176,7 @@ pub fn start(
     let listener = Listener::bind(settings.listen).map_err(listen_error)?;
     let address = listener.address().map_err(listen_error)?;
     let stop = listener.stopper();
-    let most = connections_max(&settings, descriptors);
+    let most = connections_max(settings.limits.connections, settings.cores, descriptors);
     let acceptor = Acceptor { listener, mailboxes: mailboxes.clone(), counters, most };
     let alarm = Alarm { thread: "acceptor", failed: joints.failed.clone() };
     let acceptor = spawn_named("acceptor".to_owned(), move || {
@@ -361,10 +361,11 @@ fn choose(choice: IoChoice) -> Result<(Driver, Vec<String>), StartError> {
     }
 }
 
-/// Four fifths of the descriptors, or less where the open files of the cores need more than the rest.
-fn connections_max(settings: &Settings, descriptors: u64) -> u64 {
-    let files = (OPEN_FILES_PER_CORE * settings.cores) as u64;
-    match settings.limits.connections {
+/// What was `set`; for 0 four fifths of the descriptors, or less where the open files of the cores need more
+/// than the rest.
+fn connections_max(set: usize, cores: usize, descriptors: u64) -> u64 {
+    let files = (OPEN_FILES_PER_CORE * cores) as u64;
+    match set {
         0 => (descriptors / 10 * 8).min(descriptors.saturating_sub(files)).max(descriptors / 4),
         set => set as u64,
     }
@@ -396,5 +397,22 @@ fn render_store(counters: &StoreCounters, out: &mut String) {
             "# TYPE gantry_store_{name} {kind}\n# HELP gantry_store_{name} {help}\n\
              gantry_store_{name}{total} {value}\n"
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_the_open_files() {
+        let files = OPEN_FILES_PER_CORE as u64;
+        let most = |cores, descriptors| connections_max(0, cores, descriptors);
+        assert_eq!(most(4, 100 * files), 80 * files, "four fifths");
+        assert_eq!(most(4, 20 * files), 16 * files, "the rest is just enough");
+        assert_eq!(most(4, 20 * files - 10), 16 * files - 10);
+        assert_eq!(most(4, 8 * files), 4 * files);
+        assert_eq!(most(4, 4 * files), files, "never less than a quarter");
+        assert_eq!(connections_max(7, 4, 10), 7, "an operator knows");
     }
 }

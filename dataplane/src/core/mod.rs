@@ -67,6 +67,12 @@ struct KnownLink {
     size_bytes: u64,
 }
 
+impl KnownLink {
+    fn is_young(&self, now: Instant) -> bool {
+        now.since(self.asked_at) < LINK_AGE_MAX
+    }
+}
+
 struct KnownManifest {
     epoch: Epoch,
     document: Document,
@@ -124,7 +130,7 @@ impl Core {
         let mut links = self.links.borrow_mut();
         let known = links.get(&(*repository, *digest))?;
         let fresh = self.epochs.holds(self.epochs.of_repository(repository), known.epoch)
-            && self.io.now().since(known.asked_at) < LINK_AGE_MAX;
+            && known.is_young(self.io.now());
         if fresh {
             self.counters.link_lookup(true);
         }
@@ -281,5 +287,23 @@ impl Core {
         if spare.len() < HEADS_KEPT_PER_CORE && head.capacity() <= HEAD_KEPT_BYTES_MAX {
             spare.push(head);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_link_is_asked_for_again_when_it_is_old() {
+        let epochs = Epochs::new(1);
+        let epoch = epochs.read(epochs.of_repository(&RepositoryName::parse("a").unwrap())).unwrap();
+        let asked_at = Instant::now();
+        let known = KnownLink { epoch, asked_at, size_bytes: 1 };
+        assert!(known.is_young(asked_at));
+        assert!(known.is_young(asked_at + (LINK_AGE_MAX - Duration::from_nanos(1))));
+        assert!(!known.is_young(asked_at + LINK_AGE_MAX));
     }
 }

@@ -186,6 +186,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_skipped_is_bounded() {
+        let digits = |count: u8| format!("{:0>1$}\r\nab\r\n0\r\n\r\n", 2, usize::from(count));
+        let extension = |bytes: u32| format!("2;{}\r\nab\r\n0\r\n\r\n", "e".repeat(bytes as usize));
+        let trailer = |bytes: u32| format!("2\r\nab\r\n0\r\nt:{}\r\n\r\n", "v".repeat(bytes as usize - 1));
+        for (fits, over) in [
+            (digits(CHUNK_SIZE_DIGITS_MAX), digits(CHUNK_SIZE_DIGITS_MAX + 1)),
+            (extension(CHUNK_EXTENSION_BYTES_MAX), extension(CHUNK_EXTENSION_BYTES_MAX + 1)),
+            (trailer(TRAILER_BYTES_MAX), trailer(TRAILER_BYTES_MAX + 1)),
+        ] {
+            assert_eq!(decode(fits.as_bytes(), 1000), Ok((b"ab".to_vec(), fits.len(), true)));
+            assert_eq!(decode(over.as_bytes(), 1000), Err(MALFORMED));
+        }
+        // The bound is of all trailers together, and of each extension alone.
+        let line = format!("t:{}\r\n", "v".repeat(999));
+        let lines = |count: usize| format!("0\r\n{}\r\n", line.repeat(count));
+        let most = TRAILER_BYTES_MAX as usize / 1000;
+        assert!(
+            decode(lines(most).as_bytes(), 1000).is_ok() && decode(lines(most + 1).as_bytes(), 1000).is_err()
+        );
+        let chunk = extension(CHUNK_EXTENSION_BYTES_MAX).replace("0\r\n\r\n", "");
+        assert!(decode(format!("{}0\r\n\r\n", chunk.repeat(3)).as_bytes(), 1000).is_ok());
+    }
+
     proptest! {
         #[test]
         fn arbitrary_chunks_come_back(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..8), cut in 1usize..64) {

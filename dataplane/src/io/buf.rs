@@ -33,28 +33,20 @@ pub struct Buf {
 }
 
 impl Home {
-    /// A buffer now, or `None` when [`BUFS_PER_CORE`] are out.
-    pub(super) fn take(&self) -> Option<Buf> {
-        let mut shelf = self.shelf();
-        if shelf.out == BUFS_PER_CORE {
-            return None;
-        }
-        shelf.out += 1;
-        let idle = shelf.idle.pop();
-        drop(shelf);
-        let memory = idle.unwrap_or_else(|| vec![0; BUF_BYTES].into_boxed_slice());
-        Some(Buf { memory, len: 0, home: self.clone() })
-    }
-
-    /// A buffer as soon as there is one, first come first served.
+    /// A buffer as soon as fewer than [`BUFS_PER_CORE`] are out, first come first served.
     pub(super) async fn wait(&self) -> Buf {
-        std::future::poll_fn(|context| match self.take() {
-            Some(buf) => Poll::Ready(buf),
-            None => {
-                self.shelf().waiting.push_back(context.waker().clone());
-                // One may have come home between the two looks.
-                self.take().map_or(Poll::Pending, Poll::Ready)
+        std::future::poll_fn(|context| {
+            let mut shelf = self.shelf();
+            if shelf.out == BUFS_PER_CORE {
+                // Under the same lock as the look: a waker that nobody needs would take another's wake.
+                shelf.waiting.push_back(context.waker().clone());
+                return Poll::Pending;
             }
+            shelf.out += 1;
+            let idle = shelf.idle.pop();
+            drop(shelf);
+            let memory = idle.unwrap_or_else(|| vec![0; BUF_BYTES].into_boxed_slice());
+            Poll::Ready(Buf { memory, len: 0, home: self.clone() })
         })
         .await
     }
@@ -126,21 +118,31 @@ unsafe impl monoio::buf::IoBufMut for Buf {
 
 #[cfg(test)]
 mod tests {
+    use std::{pin::pin, task::Context};
+
     use super::*;
+
+    /// A buffer, if there is one now.
+    fn take(home: &Home) -> Option<Buf> {
+        match pin!(home.wait()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(buf) => Some(buf),
+            Poll::Pending => None,
+        }
+    }
 
     #[test]
     fn the_number_of_buffers_that_are_out_is_bounded_and_they_come_home() {
         let home = Home::default();
-        let mut out: Vec<Buf> = std::iter::from_fn(|| home.take()).collect();
+        let mut out: Vec<Buf> = std::iter::from_fn(|| take(&home)).collect();
         assert_eq!(out.len(), BUFS_PER_CORE);
         let mut last = out.pop().unwrap();
         last.spare()[..3].copy_from_slice(b"abc");
         last.fill(3);
         let frozen = last.freeze();
         assert_eq!(&frozen[..], b"abc");
-        assert!(home.take().is_none());
+        assert!(take(&home).is_none());
         drop(frozen);
-        assert_eq!(home.take().unwrap().filled(), b"");
+        assert_eq!(take(&home).unwrap().filled(), b"");
         drop(out);
         assert_eq!(home.shelf().out, 0);
         assert_eq!(home.shelf().idle.len(), BUFS_KEPT_PER_CORE);

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Condvar, Mutex, PoisonError},
 };
 
 /// A kind of call that changes the disk.
@@ -15,6 +15,8 @@ pub enum Call {
     Write,
     /// Space ahead of data.
     Allocate,
+    /// The start of a file's write-back.
+    WriteBack,
     /// fdatasync of a file.
     SyncData,
     /// syncfs of the volume.
@@ -37,12 +39,19 @@ pub enum Call {
 
 /// What a test sees and wants.
 #[derive(Clone, Default)]
-pub struct Faults(Option<Arc<Mutex<Script>>>);
+pub struct Faults(Option<Arc<Stage>>);
+
+#[derive(Default)]
+struct Stage {
+    script: Mutex<Script>,
+    healed: Condvar,
+}
 
 #[derive(Default)]
 struct Script {
     seen: Vec<(Call, String)>,
     failing: Option<(Call, usize, i32)>,
+    held: Option<Call>,
 }
 
 impl Faults {
@@ -61,9 +70,17 @@ impl Faults {
         self.script(|script| script.failing = Some((call, skip, errno)));
     }
 
-    /// Nothing fails any more.
+    /// Further calls of this kind block their thread, until [`Faults::heal`].
+    pub fn hold(&self, call: Call) {
+        self.script(|script| script.held = Some(call));
+    }
+
+    /// Nothing fails or waits any more.
     pub fn heal(&self) {
-        self.script(|script| script.failing = None);
+        self.script(|script| (script.failing, script.held) = (None, None));
+        if let Some(stage) = &self.0 {
+            stage.healed.notify_all();
+        }
     }
 
     /// What was recorded since the last time.
@@ -88,12 +105,21 @@ impl Faults {
                 }
             }
         });
+        self.wait_while_held(call);
         result
     }
 
+    fn wait_while_held(&self, call: Call) {
+        if let Some(stage) = &self.0 {
+            let script = stage.script.lock().unwrap_or_else(PoisonError::into_inner);
+            let held = stage.healed.wait_while(script, |script| script.held == Some(call));
+            drop(held.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
     fn script(&self, with: impl FnOnce(&mut Script)) {
-        if let Some(script) = &self.0 {
-            with(&mut script.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(stage) = &self.0 {
+            with(&mut stage.script.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
 }

@@ -213,6 +213,7 @@ impl Fs {
 
     /// Starts the write-back of a part of a file, so that a later sync has less to wait for.
     pub fn write_back(&self, file: &File, at: u64, len: u64) -> io::Result<()> {
+        self.faults.meet(Call::WriteBack, file.name())?;
         disk_hint::write_back(file, at, len)
     }
 

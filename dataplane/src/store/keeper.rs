@@ -414,9 +414,9 @@ mod tests {
     #[test]
     fn syncfs_rests_when_it_is_slow_on_average_and_one_quick_call_brings_it_back() {
         let mut syncfs = Syncfs::default();
-        (0..50).for_each(|_| syncfs.took(Duration::from_millis(15)));
+        (0..50).for_each(|_| syncfs.took(SYNCFS_AVERAGE_MAX * 3 / 4));
         assert!(syncfs.is_quick());
-        syncfs.took(Duration::from_millis(30));
+        syncfs.took(SYNCFS_AVERAGE_MAX * 3 / 2);
         assert!(syncfs.is_quick(), "one that took longer is no average");
         syncfs.took(Duration::from_millis(2800));
         assert!(!syncfs.is_quick());

@@ -253,6 +253,23 @@ mod tests {
     }
 
     #[test]
+    fn the_table_is_bounded_and_busy_sessions_count() {
+        let sessions = Sessions::default();
+        let id = |number: usize| UploadId::from_bytes((number as u128).to_le_bytes());
+        for number in 0..UPLOAD_SESSIONS_MAX {
+            assert!(sessions.has_room(), "{number}");
+            sessions.insert(Box::new(Open { id: id(number), ..*session(0) }));
+        }
+        assert!(!sessions.has_room());
+        let taken = sessions.take(&name("a/b"), &id(7)).unwrap();
+        assert!(!sessions.has_room(), "a session that somebody writes to is open");
+        sessions.insert(taken);
+        assert_eq!((sessions.count(), sessions.has_room()), (UPLOAD_SESSIONS_MAX, false));
+        sessions.forget(&id(7));
+        assert!(sessions.has_room());
+    }
+
+    #[test]
     fn only_idle_sessions_expire() {
         let sessions = Sessions::default();
         (1..=3).for_each(|number| sessions.insert(session(number)));

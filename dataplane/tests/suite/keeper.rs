@@ -7,7 +7,7 @@ use control::Refusal;
 use dataplane::testing::{Call, Faults, Io, Store, disk_error_marked};
 use oci::{Algorithm, Digest, Problem, UploadId};
 
-use crate::rig::{Rig, all_at_once, begin, finish, legs, push, release, repository, sha256};
+use crate::rig::{Rig, all_at_once, begin, finish, has_volume_sync, legs, push, release, repository, sha256};
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
@@ -61,10 +61,6 @@ async fn one_then_others(
         })
         .collect();
     all_at_once(commits, release).await
-}
-
-fn has_volume_sync(rig: &Rig) -> bool {
-    ["ext4", "xfs", "btrfs"].contains(&rig.store.disk().filesystem)
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The store under a core's `Io`, with a control plane that does what a test says, and a disk that fails
 //! when a test says so. Each module proves one behaviour, on both legs where a core takes part.
 
+mod bounded;
+mod full;
 mod keeper;
+mod plane;
 mod restart;
 mod rig;
 mod uploads;

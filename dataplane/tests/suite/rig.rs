@@ -83,6 +83,8 @@ pub struct Metadata {
     pub rows: HashMap<Digest, u64>,
     /// Members that fail alone.
     pub denied: HashSet<Digest>,
+    /// Members of the largest batch so far.
+    pub largest_batch: usize,
     /// COMMIT waits while this is set.
     held: bool,
 }
@@ -96,7 +98,7 @@ pub struct Rig {
     pub writes: Arc<Writes>,
     pub store: Arc<Store>,
     pub metadata: Shared,
-    pool: Pool,
+    pub pool: Pool,
     keeper: JoinHandle<()>,
     plane: JoinHandle<()>,
 }
@@ -168,6 +170,11 @@ impl Rig {
     }
 }
 
+/// Whether the keeper knows how to sync this volume as a whole.
+pub fn has_volume_sync(rig: &Rig) -> bool {
+    ["ext4", "xfs", "btrfs"].contains(&rig.store.disk().filesystem)
+}
+
 pub fn release(metadata: &Shared) {
     metadata.0.lock().unwrap().held = false;
     metadata.1.notify_all();
@@ -185,6 +192,7 @@ fn answer(mut lanes: Lanes, metadata: &Shared, faults: &Faults) {
             Ask::Commit { batch, answer } => {
                 let mut known =
                     metadata.1.wait_while(metadata.0.lock().unwrap(), |known| known.held).unwrap();
+                known.largest_batch = known.largest_batch.max(batch.len());
                 let met =
                     batch.iter().try_for_each(|blob| faults.meet(Call::Commit, &blob.digest.to_string()));
                 let mut one = |blob: &control::PushedBlob| {
@@ -203,7 +211,7 @@ fn answer(mut lanes: Lanes, metadata: &Shared, faults: &Faults) {
 }
 
 /// Runs a future on a thread that has nothing else to do.
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
+pub fn wait_for<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Unpark>) {

@@ -1,0 +1,182 @@
+//! The whole data plane in this process, on lanes that a test empties when it likes, and a client for it.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use control::{Ask, Control, Epochs, Forward, Lane, Lanes, Writes};
+use dataplane::{
+    IoChoice, Joints, Running, Settings,
+    limits::{EPOCH_SLOTS, FORWARDS_MAX, Limits, QUESTIONS_MAX},
+    testing::{Driver, Faults},
+};
+
+use crate::rig::{Place, wait_for};
+
+/// One core, and nobody who answers it until a test has said how.
+pub struct Plane {
+    pub place: Arc<Place>,
+    pub control: Control,
+    pub faults: Faults,
+    running: Running,
+    questions: Option<Lane<Ask>>,
+    forwards: Option<Lane<Forward>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Plane {
+    pub fn start(leg: Driver) -> Plane {
+        let place = Arc::new(Place::new());
+        let faults = Faults::recording();
+        let (control, Lanes { questions, forwards }) = Control::lanes(QUESTIONS_MAX, FORWARDS_MAX);
+        let settings = Settings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            data: place.path(""),
+            cores: 1,
+            io: match leg {
+                Driver::Uring => IoChoice::Uring,
+                Driver::Epoll => IoChoice::Epoll,
+            },
+            access_log: false,
+            reserve_bytes: 1 << 20,
+            limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..Limits::default() },
+        };
+        let joints = Joints {
+            control: control.clone(),
+            epochs: Arc::new(Epochs::new(EPOCH_SLOTS)),
+            writes: Arc::new(Writes::allowed(Box::new(|_| {}))),
+            failed: Arc::new(|why| panic!("{why}")),
+            faults: faults.clone(),
+        };
+        let mut home = |digests: Vec<oci::Digest>| Ok(vec![None; digests.len()]);
+        let running = dataplane::start(settings, joints, &mut home).unwrap();
+        let (questions, forwards) = (Some(questions), Some(forwards));
+        Plane { place, control, faults, running, questions, forwards, threads: Vec::new() }
+    }
+
+    /// From now on questions are answered, one after the other.
+    pub fn answer(&mut self, mut one: impl FnMut(Ask) + Send + 'static) {
+        let mut lane = self.questions.take().unwrap();
+        self.threads.push(thread::spawn(move || {
+            while let Some(ask) = wait_for(lane.recv()) {
+                one(ask);
+            }
+        }));
+    }
+
+    /// From now on forwarded requests are answered, one after the other.
+    pub fn reply(&mut self, mut one: impl FnMut(Forward) + Send + 'static) {
+        let mut lane = self.forwards.take().unwrap();
+        self.threads.push(thread::spawn(move || {
+            while let Some(forward) = wait_for(lane.recv()) {
+                one(forward);
+            }
+        }));
+    }
+
+    pub fn client(&self) -> Client {
+        let stream = TcpStream::connect(self.running.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, unread: Vec::new() }
+    }
+
+    pub fn end(self) {
+        drop((self.questions, self.forwards));
+        self.running.stop(Duration::from_secs(30));
+        drop(self.control);
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// Descriptors of this process that are open on files in `folder` of this place.
+pub fn open_files(place: &Place, folder: &str) -> usize {
+    let folder = place.path(folder);
+    let links = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let on: Vec<PathBuf> = links.filter_map(|link| fs::read_link(link.path()).ok()).collect();
+    on.iter().filter(|path| path.starts_with(&folder)).count()
+}
+
+/// A connection that speaks just enough HTTP.
+pub struct Client {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+/// What came back.
+pub struct Answer {
+    pub status: u16,
+    head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// A field's value; its name in lower case.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
+        fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// 503 that says when to come back.
+    #[track_caller]
+    pub fn is_overload(&self) {
+        assert_eq!((self.status, self.field("retry-after")), (503, Some("1")), "{}", self.head);
+    }
+}
+
+impl Client {
+    /// Sends a request that has no body, or whose body is `body`.
+    pub fn send(&mut self, method: &str, target: &str, body: &[u8]) {
+        let length = body.len();
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: r\r\nContent-Length: {length}\r\n\r\n");
+        self.stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    }
+
+    pub fn get(&mut self, target: &str) -> Answer {
+        self.send("GET", target, b"");
+        self.read().unwrap()
+    }
+
+    pub fn ask(&mut self, method: &str, target: &str, body: &[u8]) -> Answer {
+        self.send(method, target, body);
+        self.read().unwrap()
+    }
+
+    /// The next answer, to anything but a HEAD.
+    pub fn read(&mut self) -> io::Result<Answer> {
+        let head_len = loop {
+            if let Some(at) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.receive()?;
+        };
+        let head = String::from_utf8(self.unread.drain(..head_len).collect()).unwrap();
+        let mut answer = Answer { status: head[9..12].parse().unwrap(), head, body: Vec::new() };
+        let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
+        while self.unread.len() < length {
+            self.receive()?;
+        }
+        answer.body = self.unread.drain(..length).collect();
+        Ok(answer)
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let mut piece = [0; 16 * 1024];
+        match self.stream.read(&mut piece) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.unread.extend_from_slice(&piece[..count]);
+                Ok(())
+            }
+            // The end of a ring that this thread has probed for interrupts a read that has a timeout.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
