@@ -19,6 +19,8 @@ mod keeper;
 mod record;
 mod sessions;
 mod start;
+#[cfg(test)]
+mod tests;
 mod upload;
 
 use std::{
@@ -170,7 +172,8 @@ impl Store {
         let shared = self.shared.clone();
         // The job puts the session into the table itself: one that nobody waits for any more expires there.
         let opened = io.fs(move |fs| {
-            if !shared.sessions.has_room() {
+            // Before anything is made, and for good: of two who look at the last place one gets it.
+            if !shared.sessions.claim(id, &repository) {
                 return Ok(Err(OVERLOADED));
             }
             let mut open = Box::new(Open {
@@ -189,6 +192,7 @@ impl Store {
             match make_session(fs, &mut open, &shared.boot) {
                 Ok(files) => open.files = Some(files),
                 Err(error) => {
+                    shared.sessions.forget(&id);
                     remove_upload(fs, &id).unwrap_or_else(|error| tracing::warn!(%id, %error, "left behind"));
                     return Err(error);
                 }

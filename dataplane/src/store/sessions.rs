@@ -123,9 +123,15 @@ impl Slot {
 }
 
 impl Sessions {
-    /// Whether one more may be opened.
-    pub(super) fn has_room(&self) -> bool {
-        self.table().slots.len() < UPLOAD_SESSIONS_MAX
+    /// Takes a place for a session that is being made: busy until it is put in or forgotten. `false`: none is
+    /// left.
+    pub(super) fn claim(&self, id: UploadId, repository: &RepositoryName) -> bool {
+        let mut table = self.table();
+        let has_room = table.slots.len() < UPLOAD_SESSIONS_MAX;
+        if has_room {
+            table.slots.insert(id, Slot::Busy { repository: Box::new(*repository), offset: 0 });
+        }
+        has_room
     }
 
     /// How many there are, busy ones included.
@@ -247,7 +253,7 @@ mod tests {
         assert_eq!(sessions.offset(&name("a/b"), &id), Ok(7), "what a busy one is told of is settled");
         sessions.insert(open);
         assert_eq!(sessions.offset(&name("a/b"), &id), Ok(107));
-        assert_eq!((sessions.count(), sessions.has_room()), (1, true));
+        assert_eq!(sessions.count(), 1);
         sessions.forget(&id);
         assert_eq!(sessions.offset(&name("a/b"), &id), Err(Problem::BlobUploadUnknown));
     }
@@ -257,16 +263,19 @@ mod tests {
         let sessions = Sessions::default();
         let id = |number: usize| UploadId::from_bytes((number as u128).to_le_bytes());
         for number in 0..UPLOAD_SESSIONS_MAX {
-            assert!(sessions.has_room(), "{number}");
+            assert!(sessions.claim(id(number), &name("a/b")), "{number}");
             sessions.insert(Box::new(Open { id: id(number), ..*session(0) }));
         }
-        assert!(!sessions.has_room());
+        let one_more = id(UPLOAD_SESSIONS_MAX);
+        assert!(!sessions.claim(one_more, &name("a/b")));
         let taken = sessions.take(&name("a/b"), &id(7)).unwrap();
-        assert!(!sessions.has_room(), "a session that somebody writes to is open");
+        assert!(!sessions.claim(one_more, &name("a/b")), "a session that somebody writes to is open");
         sessions.insert(taken);
-        assert_eq!((sessions.count(), sessions.has_room()), (UPLOAD_SESSIONS_MAX, false));
+        assert_eq!(sessions.count(), UPLOAD_SESSIONS_MAX);
         sessions.forget(&id(7));
-        assert!(sessions.has_room());
+        assert!(sessions.claim(one_more, &name("a/b")));
+        assert_eq!(sessions.take(&name("a/b"), &one_more).map(drop), Err(Problem::UploadBusy));
+        assert_eq!(sessions.count(), UPLOAD_SESSIONS_MAX);
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub fn open(
         match fs.stat(&upload_data(&id))? {
             Some(data) if data.links > 1 => linked.push((id, data)),
             Some(data) => match restore(&fs, id, data, &boot, settings.upload_expiry)? {
-                Some(open) if !marked && sessions.has_room() => sessions.insert(open),
+                Some(open) if !marked && sessions.claim(open.id, &open.repository) => sessions.insert(open),
                 Some(_) | None => remove_upload(&fs, &id)?,
             },
             None => remove_upload(&fs, &id)?,

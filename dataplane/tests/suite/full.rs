@@ -170,7 +170,7 @@ fn until_met(faults: &Faults, call: Call) {
     let mut patience = 0..30_000;
     while !faults.take().iter().any(|(met, _)| *met == call) {
         patience.next().expect("it comes to this call");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 
@@ -215,7 +215,8 @@ fn jobs_wait_for_the_pool_up_to_a_bound() {
                 let (met, at_gate) = mpsc::channel();
                 drop(rig.pool.run(move |_fs| {
                     met.send(()).unwrap();
-                    Ok(gate.recv().unwrap())
+                    gate.recv().unwrap();
+                    Ok(())
                 }));
                 (go, at_gate)
             })

@@ -1,0 +1,85 @@
+//! What a table of upload sessions that is full means to those who want one more.
+
+use std::{env, fs, future::Future, sync::mpsc, task::Poll};
+
+use super::*;
+use crate::{
+    io::{Driver, Faults, Pool, probe, spawn_core},
+    limits::UPLOAD_SESSIONS_MAX,
+};
+
+fn repository() -> RepositoryName {
+    RepositoryName::parse("library/thing").unwrap()
+}
+
+/// Runs `main` on a core, over a store of its own with so many sessions that have no files.
+fn on_core<F>(driver: Driver, sessions: usize, main: impl FnOnce(Io, Arc<Store>) -> F + Send + 'static)
+where
+    F: Future<Output = ()>,
+{
+    let place = env::temp_dir().join(format!("gantry-sessions-{}-{}", driver.name(), std::process::id()));
+    fs::create_dir(&place).unwrap();
+    let disk = Fs::open(&place, Faults::none()).unwrap();
+    let expiry = Duration::from_secs(3600);
+    let settings = StoreSettings { reserve_bytes_min: 1, upload_expiry: expiry, blob_bytes_max: 1 << 20 };
+    let writes = Arc::new(Writes::allowed(Box::new(|_| {})));
+    let store = open(disk.clone(), settings, writes, &mut |_| Ok(Vec::new())).unwrap();
+    for number in 0..sessions {
+        store.shared.sessions.insert(Box::new(Open {
+            id: UploadId::from_bytes((number as u128).to_be_bytes()),
+            repository: repository(),
+            principal: Principal::Anonymous,
+            created_unix: 0,
+            algorithm: Algorithm::Sha256,
+            running: None,
+            offset: 0,
+            allocated: 0,
+            records: 0,
+            progress: Instant::now(),
+            files: None,
+        }));
+    }
+    let (store, pool) = (Arc::new(store), Pool::start(&disk).unwrap());
+    let (done, end) = mpsc::channel();
+    let core = spawn_core(0, driver, pool.clone(), move |io| async move {
+        main(io, store).await;
+        done.send(()).unwrap();
+    });
+    core.unwrap().join().unwrap().unwrap();
+    end.recv().unwrap();
+    pool.close();
+    fs::remove_dir_all(place).unwrap();
+}
+
+#[test]
+fn the_last_place_is_given_once_and_given_again_when_it_is_free() {
+    let legs = [Driver::Epoll, Driver::Uring];
+    for driver in legs.into_iter().filter(|driver| *driver == Driver::Epoll || probe().is_ok()) {
+        on_core(driver, UPLOAD_SESSIONS_MAX - 1, |io, store| async move {
+            let one = || store.open_upload(&io, repository(), Principal::Anonymous, Algorithm::Sha256);
+            // All at once, on all threads of the pool.
+            let mut opening: Vec<_> = (0..32).map(|_| Box::pin(one())).collect();
+            let mut opened = Vec::new();
+            std::future::poll_fn(|context| {
+                opening.retain_mut(|one| match one.as_mut().poll(context) {
+                    Poll::Ready(Ok(id)) => {
+                        opened.push(id);
+                        false
+                    }
+                    Poll::Ready(Err(problem)) => {
+                        assert_eq!(problem, OVERLOADED);
+                        false
+                    }
+                    Poll::Pending => true,
+                });
+                if opening.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            assert_eq!(opened.len(), 1);
+            assert_eq!(store.shared.sessions.count(), UPLOAD_SESSIONS_MAX);
+            assert_eq!(store.shared.fs.list(UPLOADS).unwrap().len(), 1, "who found no place made nothing");
+            store.cancel(&io, &repository(), &opened[0]).await.unwrap();
+            one().await.unwrap();
+        });
+    }
+}
