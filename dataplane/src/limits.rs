@@ -89,6 +89,8 @@ pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
 
 // Tuning: sizes and times that refuse nothing. Another value is as right, and faster or slower on some machine.
 
+/// Connections that wait to be accepted, where the kernel's `somaxconn` allows as many.
+pub const LISTEN_BACKLOG: i32 = 4096;
 /// What one `recv` may take from a socket into the core's own buffer.
 pub const RECV_BYTES: usize = 64 * 1024;
 /// A pooled buffer: one write of an upload, one read of a cold file.

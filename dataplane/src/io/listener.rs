@@ -9,6 +9,8 @@ use std::{
 
 use rustix::net::{Shutdown, SocketFlags};
 
+use crate::limits::LISTEN_BACKLOG;
+
 /// A bound listening socket.
 pub struct Listener(Arc<TcpListener>);
 
@@ -18,7 +20,10 @@ pub struct ListenerStop(Arc<TcpListener>);
 impl Listener {
     /// Binds; port 0 picks one.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
-        Ok(Listener(Arc::new(TcpListener::bind(address)?)))
+        let listener = TcpListener::bind(address)?;
+        // The standard library's 128 overflows in a burst, and then a client's SYN waits a second.
+        rustix::net::listen(&listener, LISTEN_BACKLOG)?;
+        Ok(Listener(Arc::new(listener)))
     }
 
     /// Where it listens.
