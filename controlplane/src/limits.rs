@@ -2,6 +2,30 @@
 
 use std::time::Duration;
 
+// Bounds: what is more waits, is dropped, or comes with the next batch or page. Each is hit by a test that names it;
+// the tidy tests look for that.
+
+/// Changes in one transaction; a keeper's whole batch counts as one.
+pub const CHANGES_A_BATCH: usize = 128;
+
+/// Touches of links kept in memory until they are written.
+pub const TOUCHES: usize = 16_384;
+
+/// Touches written with one batch, so that they don't hold up its replies.
+pub const TOUCHES_A_BATCH: usize = 1_024;
+
+/// Touches at which the writer is woken for them alone.
+pub const TOUCHES_WAKE: usize = TOUCHES / 2;
+
+/// WAL size above which the writer checkpoints between two batches.
+pub const WAL_CHECKPOINT_BYTES: u64 = 8 << 20;
+
+/// Body of a page of referrers (end-12), as large as a manifest may be.
+pub const REFERRERS_BYTES: usize = 4 << 20;
+
+// Tuning: how much is done at once or in one step, and when. They refuse nothing: what is more waits in its lane or
+// queue, which is bounded. Another value is as right, and faster or slower on some machine.
+
 /// Questions answered at the same time. One more waits in its lane, which is bounded too.
 pub const QUESTIONS_AT_ONCE: usize = 256;
 
@@ -20,23 +44,8 @@ pub const CACHE_KIB: i64 = 8 << 10;
 /// Changes that wait for the metadata writer.
 pub const CHANGES_WAITING: usize = QUESTIONS_AT_ONCE + 8;
 
-/// Changes in one transaction; a keeper's whole batch counts as one.
-pub const CHANGES_A_BATCH: usize = 128;
-
 /// Manifest bytes in one transaction, after which it takes no further member.
 pub const BATCH_BYTES: usize = 16 << 20;
-
-/// Touches of links kept in memory until they are written.
-pub const TOUCHES: usize = 16_384;
-
-/// Touches written with one batch, so that they don't hold up its replies.
-pub const TOUCHES_A_BATCH: usize = 1_024;
-
-/// Touches at which the writer is woken for them alone.
-pub const TOUCHES_WAKE: usize = TOUCHES / 2;
-
-/// WAL size above which the writer checkpoints between two batches.
-pub const WAL_CHECKPOINT_BYTES: u64 = 8 << 20;
 
 /// WAL size above which it says so in the log.
 pub const WAL_ALARM_BYTES: u64 = 256 << 20;
@@ -49,9 +58,6 @@ pub const WAL_KEEP_BYTES: u64 = 1 << 20;
 
 /// How long SQLite waits for a lock: nobody but this process may hold one.
 pub const LOCK_WAIT: Duration = Duration::from_secs(1);
-
-/// Body of a page of referrers (end-12), as large as a manifest may be.
-pub const REFERRERS_BYTES: usize = 4 << 20;
 
 const _: () = assert!(READERS >= 1 && READERS <= 4);
 const _: () = assert!(FORWARDS_AT_ONCE < QUESTIONS_AT_ONCE);

@@ -131,6 +131,17 @@ mod tests {
     }
 
     #[test]
+    fn a_saved_state_fits_however_full_its_block_is() {
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            for bytes in 0..=128 {
+                let mut hasher = Hasher::new(algorithm);
+                hasher.update(&vec![7; bytes]);
+                assert!(hasher.save().unwrap().as_bytes().len() <= SavedHasher::LEN_MAX);
+            }
+        }
+    }
+
+    #[test]
     fn blake3_has_no_state_to_save() {
         assert!(Hasher::new(Algorithm::Blake3).save().is_none());
     }

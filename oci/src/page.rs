@@ -113,9 +113,10 @@ mod tests {
     fn n_is_digits_and_cut_to_the_limit() {
         assert_eq!(Page::parse_n("0"), Ok(0));
         assert_eq!(Page::parse_n("007"), Ok(7));
-        assert_eq!(Page::parse_n("1000"), Ok(1000));
-        assert_eq!(Page::parse_n("1001"), Ok(1000));
-        assert_eq!(Page::parse_n("99999999999999999999999"), Ok(1000));
+        for more in [0, 1, u32::MAX - Page::LIMIT_MAX] {
+            assert_eq!(Page::parse_n(&(Page::LIMIT_MAX + more).to_string()), Ok(Page::LIMIT_MAX));
+        }
+        assert_eq!(Page::parse_n("99999999999999999999999"), Ok(Page::LIMIT_MAX));
         for bad in ["", "-1", "+1", "abc", "1.0", "1 ", "0x1", "٣"] {
             assert_eq!(Page::parse_n(bad), Err(Problem::PaginationNumberInvalid), "{bad:?}");
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use control::PushedBlob;
+use controlplane::limits::CHANGES_A_BATCH;
 use oci::Problem;
 
 use crate::harness::{Directory, Plane, image, name, sha256};
@@ -102,4 +103,30 @@ async fn a_batch_with_a_refused_member_alone_writes_nothing() {
     assert!(plane.delete_blob("a/one", sha256("nothing")).await.is_err());
     assert!(plane.delete("a/one", "nothing").await.is_err());
     assert_eq!(plane.counts().commits, commits);
+}
+
+/// Everything waits while somebody holds the file: what the writer then finds is more than two batches take.
+#[tokio::test]
+async fn a_batch_takes_so_many_changes_and_no_more() {
+    let directory = Directory::new();
+    let plane = Arc::new(Plane::open(&directory));
+    plane.push("a/one", "config").await;
+    let before = plane.counts();
+    let held = directory.tables();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ask = |number: usize| {
+        let plane = Arc::clone(&plane);
+        tokio::spawn(async move { plane.delete("a/one", &format!("t{number}")).await })
+    };
+    let mut asked: Vec<_> = (0..CHANGES_A_BATCH).map(ask).collect();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    asked.extend((CHANGES_A_BATCH..=2 * CHANGES_A_BATCH).map(ask));
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    held.execute_batch("ROLLBACK").unwrap();
+    for one in asked {
+        assert!(matches!(one.await.unwrap(), Err(Problem::ManifestUnknown(_))));
+    }
+    let counts = plane.counts();
+    assert_eq!(counts.members - before.members, 2 * CHANGES_A_BATCH as u64 + 1);
+    assert!(counts.batches - before.batches >= 3, "{counts:?}");
 }

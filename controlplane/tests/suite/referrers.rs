@@ -1,5 +1,6 @@
 //! Referrers: every manifest that names the subject, each once, in pages of at most 4 MiB (end-12).
 
+use controlplane::limits::REFERRERS_BYTES;
 use oci::{Algorithm, Digest};
 use serde_json::{Value, json};
 
@@ -117,7 +118,7 @@ async fn pages_are_cut_by_bytes_and_lose_nothing() {
     let (mut found, mut pages) = (Vec::new(), 0);
     loop {
         let answer = plane.list(&target).await;
-        assert!(answer.body.len() <= 4 << 20, "a page of {} bytes", answer.body.len());
+        assert!(answer.body.len() <= REFERRERS_BYTES, "a page of {} bytes", answer.body.len());
         found.extend(digests(&answer));
         pages += 1;
         let Some(next) = answer.next() else { break };

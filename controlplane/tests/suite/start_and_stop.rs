@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use control::{Epochs, Writes};
-use controlplane::{MissingReferences, OpenError, Options};
+use controlplane::{MissingReferences, OpenError, Options, limits::WAL_CHECKPOINT_BYTES};
 
 use crate::harness::{Directory, Plane, sha256};
 
@@ -128,7 +128,7 @@ async fn a_long_log_is_checkpointed_between_batches() {
     }
     let counts = plane.counts();
     assert_eq!(counts.checkpoints, 1, "{counts:?}");
-    assert!(std::fs::metadata(directory.path().join("control.db")).unwrap().len() > 8 << 20);
+    assert!(std::fs::metadata(directory.path().join("control.db")).unwrap().len() > WAL_CHECKPOINT_BYTES);
     let log = std::fs::metadata(directory.path().join("control.db-wal")).unwrap().len();
-    assert!(log < 16 << 20, "the log has {log} bytes");
+    assert!(log < 2 * WAL_CHECKPOINT_BYTES, "the log has {log} bytes");
 }

@@ -107,8 +107,8 @@ fn end_3_7_and_9() {
         put(by_digest, &["1.2.3", "1.2", "latest"]),
     );
     let tags = |count: usize| format!("/v2/a/manifests/{{d}}?{}", vec!["tag=t"; count].join("&"));
-    check(Put, &tags(32), put(by_digest, &["t"; 32]));
-    refuse(Put, &tags(33), Problem::TooManyTags);
+    check(Put, &tags(PutManifest::TAGS_MAX), put(by_digest, &["t"; PutManifest::TAGS_MAX]));
+    refuse(Put, &tags(PutManifest::TAGS_MAX + 1), Problem::TooManyTags);
     for bad in ["", "a:b", ".a", "a/b", "a%20b", "a+b"] {
         refuse(Put, &format!("/v2/a/manifests/{{d}}?tag=good&tag={bad}"), Problem::TagInvalid);
     }

@@ -240,8 +240,8 @@ fn depth_is_bounded_before_recursion() {
         format!(r#"{{"brackets":"[[[[\"[[[[","deep":{inner}}}"#)
     };
     let json = Some("application/json");
-    Manifest::parse(nested(32).as_bytes(), json).unwrap();
-    refused(nested(33).as_bytes(), json, "deeper than 32");
+    Manifest::parse(nested(Manifest::DEPTH_MAX).as_bytes(), json).unwrap();
+    refused(nested(Manifest::DEPTH_MAX + 1).as_bytes(), json, "deeper than 32");
     refused("[".repeat(1 << 20).as_bytes(), json, "deeper than 32");
     refused(r#"{"a":"#.repeat(100_000).as_bytes(), json, "deeper than 32");
     let brackets_in_text = format!(r#"{{"a":"{}"}}"#, r#"[{\"\\"#.repeat(1000));
@@ -432,8 +432,10 @@ fn descriptors_are_counted() {
         );
         Manifest::parse(body.as_bytes(), None)
     };
-    assert_eq!(layers(32_767).unwrap().layers.len(), 32_767);
-    assert_eq!(layers(32_768), Err(Problem::TooManyDescriptors));
+    // The config is one of them.
+    let most = Manifest::DESCRIPTORS_MAX - 1;
+    assert_eq!(layers(most).unwrap().layers.len(), most);
+    assert_eq!(layers(most + 1), Err(Problem::TooManyDescriptors));
     assert_eq!(Problem::TooManyDescriptors.wire().status, 413);
 }
 

@@ -66,3 +66,28 @@ impl Touches {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oci::Algorithm;
+
+    use super::*;
+    use crate::limits::{TOUCHES, TOUCHES_A_BATCH, TOUCHES_WAKE};
+
+    #[test]
+    fn touches_are_bounded_wake_the_writer_once_and_go_in_parts() {
+        let digest = Digest::of(Algorithm::Sha256, b"touched");
+        let touch = |repository: usize| Touch { repository: repository as i64, digest };
+        let touches = Touches::default();
+        let woken = (0..TOUCHES + 10).filter(|number| touches.note(touch(*number)) == Noted::WakeWriter);
+        assert!(woken.eq([TOUCHES_WAKE - 1]));
+        assert_eq!(touches.note(touch(0)), Noted::Kept, "one that is there already");
+        let mut taken = HashSet::new();
+        while touches.waiting() {
+            let part = touches.take(TOUCHES_A_BATCH);
+            assert!(part.len() <= TOUCHES_A_BATCH);
+            taken.extend(part);
+        }
+        assert!(taken == (0..TOUCHES).map(touch).collect(), "those that came when it was full are lost");
+    }
+}
