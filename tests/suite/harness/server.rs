@@ -23,6 +23,7 @@ pub struct Launch {
     args: Vec<String>,
     expected: Vec<String>,
     boot_id: Option<PathBuf>,
+    descriptors: Option<u64>,
 }
 
 /// One running process. Dropping it kills it, reads its log to the end and removes its data directory.
@@ -58,6 +59,7 @@ impl Launch {
             args: Vec::new(),
             expected: Vec::new(),
             boot_id: None,
+            descriptors: None,
         }
     }
 
@@ -97,6 +99,12 @@ impl Launch {
         self
     }
 
+    /// Lets it have this many descriptors and no more.
+    pub fn descriptors(mut self, most: u64) -> Launch {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// Starts it on a directory of its own and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Server {
@@ -132,9 +140,15 @@ impl Launch {
     }
 
     fn command(&self, data: &Path) -> Command {
-        let mut command = match &self.boot_id {
-            None => Command::new(env!("CARGO_BIN_EXE_gantry")),
-            Some(file) => {
+        let mut command = match (&self.boot_id, self.descriptors) {
+            (_, Some(most)) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &most.to_string()]);
+                command.arg(env!("CARGO_BIN_EXE_gantry"));
+                command
+            }
+            (None, None) => Command::new(env!("CARGO_BIN_EXE_gantry")),
+            (Some(file), None) => {
                 const SCRIPT: &str = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "sh", "-c", SCRIPT]).arg(file).arg(env!("CARGO_BIN_EXE_gantry"));
@@ -211,6 +225,13 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the kernel tells");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") * 1024
+    }
+
+    /// Its descriptors that are open on something whose name in /proc starts so.
+    pub fn descriptors(&self, on: &str) -> usize {
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").flatten();
+        let names = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+        names.filter(|name| name.to_string_lossy().starts_with(on)).count()
     }
 
     /// Sends SIGTERM and does not wait.

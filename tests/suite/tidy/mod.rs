@@ -254,3 +254,40 @@ fn every_limit_is_used() {
         uses.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();
     assert_none("limits that nothing reads", unused);
 }
+
+/// Whoever adds a bound shows that it holds. What stands below `// Tuning:` refuses nothing.
+#[test]
+fn every_bound_has_a_test() {
+    let bare = sources();
+    // What is there and is not there without tests is in a test.
+    let mut tests = String::new();
+    for source in &bare {
+        let whole = Source::read(root(), source.path.clone()).code;
+        for (line, code) in whole.lines().zip(source.code.lines()) {
+            if source.is_test || line != code {
+                tests.push_str(line);
+                tests.push('\n');
+            }
+        }
+    }
+    let mut bounds = 0;
+    let mut offences = Vec::new();
+    for source in bare.iter().filter(|source| !source.is_test) {
+        let of_limits = source.path.ends_with("src/limits.rs");
+        if !of_limits && !source.path.starts_with("oci") {
+            continue;
+        }
+        let tuning = source.text.lines().position(|line| line.starts_with("// Tuning:"));
+        assert!(tuning.is_some() || !of_limits, "{} tells bounds from tuning", source.path.display());
+        for line in source.code.lines().take(tuning.unwrap_or(usize::MAX)) {
+            let Some(rest) = line.trim_start().strip_prefix("pub const ") else { continue };
+            let name = rest.split(':').next().expect("split yields one").trim();
+            if (of_limits || name.ends_with("_MAX")) && !has_word(&tests, name) {
+                offences.push(format!("{}: {name}", source.path.display()));
+            }
+            bounds += 1;
+        }
+    }
+    assert!(bounds > 40, "the bounds were found");
+    assert_none("bounds that no test names", offences);
+}
