@@ -1,8 +1,10 @@
 //! end-4, end-5, end-6, end-13, end-14: every way to push a blob, and every way to get it wrong.
 
+use std::time::Duration;
+
 use oci::{Algorithm, Digest};
 
-use crate::harness::{Launch, Server, legs, noise, offset_of, setting, sha256};
+use crate::harness::{Launch, Server, legs, noise, offset_of, setting, sha256, wait_for};
 
 const REPOSITORY: &str = "team/uploads";
 
@@ -62,7 +64,8 @@ legs! {
             }
             client.assert_blob(REPOSITORY, digest, &bytes);
         }
-        assert!(server.upload_dirs().is_empty(), "nothing is left under uploads/");
+        // The keeper takes an upload's names away after it has answered.
+        wait_for("nothing is left under uploads/", Duration::from_secs(10), || server.upload_dirs().is_empty());
     }
 
     fn a_single_post_in_chunks(leg) {
@@ -344,6 +347,7 @@ legs! {
                 });
             }
         });
-        assert!(server.upload_dirs().is_empty(), "nothing is left under uploads/");
+        // The keeper takes an upload's names away after it has answered.
+        wait_for("nothing is left under uploads/", Duration::from_secs(10), || server.upload_dirs().is_empty());
     }
 }
