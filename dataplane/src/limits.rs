@@ -31,10 +31,16 @@ pub const READ_SEND_BYTES_MAX: usize = 16 * 1024;
 pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
 /// What one connection may send before others get their turn.
 pub const TURN_BYTES: usize = 1024 * 1024;
+/// What a request counts for in that, beside the bytes of its answer.
+pub const REQUEST_TURN_BYTES: usize = 16 * 1024;
 /// What is read and dropped of a body that nobody wanted, so that its connection can go on.
 pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
 /// How long more of such a body is waited for.
 pub const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// What is read and dropped of a client that sends on after its last answer, so that it can read that.
+pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long such a client is listened to.
+pub const LINGER_TIME: Duration = Duration::from_secs(5);
 /// A manifest, and any other body that is collected before it is looked at; more is 413.
 pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of such bodies that one core holds at the same time; more is 503.
@@ -63,7 +69,7 @@ pub const BATCH_MEMBERS_MAX: usize = 256;
 pub const COMMITS_WAITING_MAX: usize = 1024;
 /// Fewer members than this are synced one by one, at the same time; more by one syncfs.
 pub const SYNCFS_MEMBERS_MIN: usize = 8;
-/// A syncfs that takes longer than this on average is not used for a while.
+/// A syncfs that takes longer than this on average, and than four syncs of a directory, is not used for a while.
 pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
 /// Threads for what blocks: names, space, and the disk of the epoll leg.
 pub const POOL_THREADS: usize = 4;
@@ -91,7 +97,8 @@ const _: () = {
     // A whole head arrives with one recv, or is put together from several.
     assert!(HEAD_BYTES_MAX <= RECV_BYTES);
     assert!(READ_SEND_BYTES_MAX < SENDFILE_BYTES_MAX && SENDFILE_BYTES_MAX <= PIPE_BYTES);
-    assert!(PIPE_BYTES <= TURN_BYTES);
+    assert!(PIPE_BYTES <= TURN_BYTES && REQUEST_TURN_BYTES < TURN_BYTES);
+    assert!(DISCARD_BYTES_MAX <= LINGER_BYTES_MAX);
     assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE && PIPES_KEPT_PER_CORE <= PIPES_PER_CORE);
     assert!(MANIFEST_BYTES_MAX <= BODIES_BYTES_PER_CORE);
     assert!(BUF_BYTES as u64 <= WRITE_BACK_BYTES && WRITE_BACK_BYTES <= ALLOCATE_BYTES);

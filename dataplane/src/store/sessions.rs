@@ -46,6 +46,8 @@ pub(super) struct Open {
     /// When the last bytes were settled.
     pub(super) progress: Instant,
     pub(super) files: Option<Files>,
+    /// Whether `files` was opened after something had been written to the data.
+    pub(super) reopened: bool,
 }
 
 /// The two files of a session, open for writing.
@@ -234,6 +236,7 @@ mod tests {
             records: 0,
             progress: Instant::now(),
             files: None,
+            reopened: false,
         })
     }
 
