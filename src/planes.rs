@@ -131,13 +131,11 @@ fn control_runtime(cores: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads((cores / 4).max(1)).thread_name("control").enable_all().build()
 }
 
-/// Hashes what was linked since the last good batch and removes the mark if all of it is right.
+/// Hashes what was linked since the last good batch, takes the names of damaged blobs away and removes the mark.
 ///
-/// Returns the number of blobs that were hashed. Errors: a sentence for the operator; the mark stays.
-pub fn clear_disk_error(data: &DataDirectory) -> Result<u64, String> {
+/// Returns the number of blobs that were hashed and the digests of those that were damaged. Errors: a sentence
+/// for the operator; the mark stays.
+pub fn clear_disk_error(data: &DataDirectory) -> Result<(u64, Vec<String>), String> {
     let cleared = dataplane::clear_disk_error(data.path()).map_err(|error| error.to_string())?;
-    for digest in &cleared.damaged {
-        tracing::error!(%digest, "a blob was damaged and is gone; push it again");
-    }
-    Ok(cleared.hashed)
+    Ok((cleared.hashed, cleared.damaged.iter().map(ToString::to_string).collect()))
 }

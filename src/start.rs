@@ -76,7 +76,7 @@ pub fn serve(config: &Config) -> Result<(), StartError> {
     }
 }
 
-/// Lets a registry that met a disk error take pushes again, once what it wrote last was found right.
+/// Lets a registry that met a disk error take pushes again: what it wrote last is hashed, and what is wrong goes.
 /// Returns what to tell the operator.
 pub fn clear_disk_error(config: &Config) -> Result<String, StartError> {
     let data = DataDirectory::lock(&config.data).map_err(StartError::Data)?;
@@ -87,8 +87,12 @@ pub fn clear_disk_error(config: &Config) -> Result<String, StartError> {
     if !marked {
         return Ok(format!("no disk error is marked in {}: nothing to do", data.path().display()));
     }
-    let blobs = planes::clear_disk_error(&data).map_err(StartError::Planes)?;
-    Ok(format!("{blobs} blobs hashed again and found right; pushes are taken after the next start"))
+    let (hashed, damaged) = planes::clear_disk_error(&data).map_err(StartError::Planes)?;
+    let mut said = format!("{hashed} blobs hashed again, {} of them damaged\n", damaged.len());
+    for digest in &damaged {
+        said += &format!("damaged and removed, push it again: {digest}\n");
+    }
+    Ok(said + "pushes are taken after the next start")
 }
 
 /// Whether people without an account are served on an address that others reach.

@@ -47,13 +47,17 @@ pub const CHANGES_WAITING: usize = QUESTIONS_AT_ONCE + 8;
 /// Manifest bytes in one transaction, after which it takes no further member.
 pub const BATCH_BYTES: usize = 16 << 20;
 
+/// Length that the WAL's file is kept at, so that a COMMIT overwrites and does not append: what it reaches before
+/// a checkpoint, and a batch more.
+pub const WAL_RESERVED_BYTES: u64 = WAL_CHECKPOINT_BYTES + (1 << 20);
+
 /// WAL size above which it says so in the log.
 pub const WAL_ALARM_BYTES: u64 = 256 << 20;
 
 /// Silence after which the writer writes touches, and gives the WAL's room back.
 pub const IDLE: Duration = Duration::from_secs(10);
 
-/// WAL size that is not worth the flushes of giving it back while idle.
+/// WAL size that is not worth the flushes of a checkpoint while idle.
 pub const WAL_KEEP_BYTES: u64 = 1 << 20;
 
 /// How long SQLite waits for a lock: nobody but this process may hold one.
@@ -63,4 +67,4 @@ const _: () = assert!(READERS >= 1 && READERS <= 4);
 const _: () = assert!(FORWARDS_AT_ONCE < QUESTIONS_AT_ONCE);
 const _: () = assert!(CHANGES_WAITING >= QUESTIONS_AT_ONCE, "a question never finds the writer's queue full");
 const _: () = assert!(TOUCHES_A_BATCH <= TOUCHES_WAKE && TOUCHES_WAKE < TOUCHES);
-const _: () = assert!(WAL_KEEP_BYTES < WAL_CHECKPOINT_BYTES && WAL_CHECKPOINT_BYTES < WAL_ALARM_BYTES);
+const _: () = assert!(WAL_KEEP_BYTES < WAL_CHECKPOINT_BYTES && WAL_RESERVED_BYTES < WAL_ALARM_BYTES);

@@ -24,8 +24,10 @@ pub const TRAILER_BYTES_MAX: u32 = 8192;
 pub const DISCARD_BYTES_MAX: usize = 64 * 1024;
 /// How long more of such a body is waited for.
 pub const DISCARD_TIME: Duration = Duration::from_secs(1);
-/// What is read and dropped of a connection that ends, so that its client can read why.
-pub const LINGER_BYTES_MAX: usize = 64 * TURN_BYTES;
+/// What is read and dropped of a client that sends on after its last answer, so that it can read that.
+pub const LINGER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long such a client is listened to.
+pub const LINGER_TIME: Duration = Duration::from_secs(5);
 /// A manifest, and any other body that is collected before it is looked at; more is 413.
 pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of such bodies that one core holds at the same time; more is 503.
@@ -84,7 +86,7 @@ pub const ALLOCATE_BYTES: u64 = 64 * 1024 * 1024;
 pub const WRITE_BACK_BYTES: u64 = 8 * 1024 * 1024;
 /// Fewer members than this are synced one by one, at the same time; more by one syncfs.
 pub const SYNCFS_MEMBERS_MIN: usize = 8;
-/// A syncfs that takes longer than this on average is not used for a while.
+/// A syncfs that takes longer than this on average, and than four syncs of a directory, is not used for a while.
 pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
 
 // Tuning: sizes and times that refuse nothing. Another value is as right, and faster or slower on some machine.
@@ -105,6 +107,8 @@ pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
 pub const RESIDENT_TIME: Duration = Duration::from_millis(100);
 /// What one connection may send before others get their turn.
 pub const TURN_BYTES: usize = 1024 * 1024;
+/// What a request counts for in that, beside the bytes of its answer.
+pub const REQUEST_TURN_BYTES: usize = 16 * 1024;
 /// Buffers for heads of answers that one core keeps while idle.
 pub const HEADS_KEPT_PER_CORE: usize = 64;
 /// Such a buffer that has grown larger is not kept; in bytes.
@@ -121,6 +125,8 @@ pub const SYNCS_AT_ONCE: usize = SYNCFS_MEMBERS_MIN;
 pub const SYNCFS_REST: Duration = Duration::from_secs(10);
 /// Threads for what blocks: names, space, and the disk of the epoll leg.
 pub const POOL_THREADS: usize = 4;
+/// How long tasks get, when their core ends, to put away what they hold.
+pub const CORE_END_TIME: Duration = Duration::from_secs(1);
 /// How often the access log is written.
 pub const ACCESS_LOG_EVERY: Duration = Duration::from_millis(50);
 /// Slots of the epoch tables.
@@ -133,11 +139,12 @@ const _: () = {
     // Any size of a chunk fits 64 bits.
     assert!(CHUNK_SIZE_DIGITS_MAX < 16);
     // A body that is dropped costs no more than the largest that is looked at.
-    assert!(DISCARD_BYTES_MAX <= MANIFEST_BYTES_MAX && DISCARD_BYTES_MAX <= LINGER_BYTES_MAX);
+    assert!(DISCARD_BYTES_MAX <= MANIFEST_BYTES_MAX);
     // A whole head arrives with one recv, or is put together from several.
     assert!(HEAD_BYTES_MAX <= RECV_BYTES);
     assert!(READ_SEND_BYTES_MAX < SENDFILE_BYTES_MAX && SENDFILE_BYTES_MAX <= PIPE_BYTES);
-    assert!(PIPE_BYTES <= TURN_BYTES);
+    assert!(PIPE_BYTES <= TURN_BYTES && REQUEST_TURN_BYTES < TURN_BYTES);
+    assert!(DISCARD_BYTES_MAX <= LINGER_BYTES_MAX);
     assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE && PIPES_KEPT_PER_CORE <= PIPES_PER_CORE);
     // Every buffer of a core may have its write in the pool's queue, and leave room for names.
     assert!(BUFS_PER_CORE < POOL_JOBS_MAX && POOL_THREADS < POOL_JOBS_MAX);

@@ -6,7 +6,7 @@ use oci::{Digest, Problem, RangeHeader, RepositoryName, Selected, Span, conditio
 
 use control::Principal;
 
-use super::Unanswered;
+use super::{Unanswered, unchanged};
 use crate::{
     core::{Body, Core, FilePart, OpenBlob, Request, Response},
     http::Head,
@@ -65,20 +65,15 @@ pub async fn delete(
     Ok(Response::empty(202, core.lines(202)))
 }
 
-/// The answer to a read of an open blob, RFC 9110 §13.2.2 in its order.
+/// The answer to a read of an open blob.
 pub fn respond(
     core: &Core,
     digest: &Digest,
     blob: Rc<OpenBlob>,
     conditions: &Conditions<'_>,
 ) -> Result<Response, Problem> {
-    if conditions.if_match.is_some_and(|header| !conditional::matches_strongly(header, digest)) {
-        return Err(Problem::PreconditionFailed);
-    }
-    if conditions.if_none_match.is_some_and(|header| conditional::matches(header, digest)) {
-        let mut lines = core.digest_lines(304, digest);
-        lines.digest_field("ETag", digest, true);
-        return Ok(Response::empty(304, lines));
+    if let Some(response) = unchanged(core, digest, conditions.if_match, conditions.if_none_match)? {
+        return Ok(response);
     }
     let ranges_apply = conditions.if_range.is_none_or(|header| conditional::if_range(header, digest));
     let selected = if ranges_apply { conditions.range.within(blob.size_bytes)? } else { Selected::Whole };

@@ -1,9 +1,9 @@
 //! Manifests: end-3, end-7, end-9.
 
 use control::{Document, Manifest, Preconditions, Principal};
-use oci::{Problem, PutManifest, Reference, RepositoryName, conditional};
+use oci::{Problem, PutManifest, Reference, RepositoryName};
 
-use super::Unanswered;
+use super::{Unanswered, unchanged};
 use crate::{
     core::{Connection, Core, Request, Response},
     limits::MANIFEST_BYTES_MAX,
@@ -77,16 +77,11 @@ pub fn respond(
     if_none_match: Option<&[u8]>,
 ) -> Result<Response, Problem> {
     let digest = &document.digest;
-    if if_match.is_some_and(|header| !conditional::matches_strongly(header, digest)) {
-        return Err(Problem::PreconditionFailed);
+    if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
+        return Ok(response);
     }
-    let unchanged = if_none_match.is_some_and(|header| conditional::matches(header, digest));
-    let status = if unchanged { 304 } else { 200 };
-    let mut lines = core.digest_lines(status, digest);
+    let mut lines = core.digest_lines(200, digest);
     lines.digest_field("ETag", digest, true);
-    if unchanged {
-        return Ok(Response::empty(304, lines));
-    }
     lines.field("Content-Type", document.media_type.as_str().as_bytes());
     lines.field("X-Content-Type-Options", b"nosniff");
     Ok(Response::bytes(200, lines, document.bytes))

@@ -5,7 +5,7 @@ mod forward;
 mod manifest;
 mod upload;
 
-use oci::{Endpoint, Problem};
+use oci::{Digest, Endpoint, Problem, conditional};
 
 use crate::{
     core::{Connection, Core, Request, Response},
@@ -93,6 +93,26 @@ pub async fn answer(core: &Core, conn: &mut Connection, request: Request) -> Opt
         response.add_field("Docker-Upload-UUID", &id.to_string());
     }
     Some(response)
+}
+
+/// What the conditions of a read leave of its answer: a 304, or the answer itself (`None`). RFC 9110 §13.2.2.
+///
+/// Errors: [`Problem::PreconditionFailed`].
+fn unchanged(
+    core: &Core,
+    digest: &Digest,
+    if_match: Option<&[u8]>,
+    if_none_match: Option<&[u8]>,
+) -> Result<Option<Response>, Problem> {
+    if if_match.is_some_and(|header| !conditional::matches_strongly(header, digest)) {
+        return Err(Problem::PreconditionFailed);
+    }
+    if if_none_match.is_some_and(|header| conditional::matches(header, digest)) {
+        let mut lines = core.digest_lines(304, digest);
+        lines.digest_field("ETag", digest, true);
+        return Ok(Some(Response::empty(304, lines)));
+    }
+    Ok(None)
 }
 
 /// end-1.

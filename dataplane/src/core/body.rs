@@ -2,7 +2,7 @@
 
 use oci::Problem;
 
-use super::{Connection, Core};
+use super::{Connection, Core, unread::Unread};
 use crate::{
     http::{BodyLength, Chunked},
     io::{Buf, Instant},
@@ -73,21 +73,21 @@ impl Incoming {
     }
 
     /// Drops what is here of a body that nobody wanted.
-    pub(super) fn discard(&mut self, unread: &mut Vec<u8>) {
+    pub(super) fn discard(&mut self, unread: &mut Unread) {
         let here = unread.len();
         match &mut self.rest {
             Rest::Done | Rest::UntilClose => return,
             Rest::Known(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(here);
-                unread.drain(..count);
+                unread.take(count);
                 *left -= count as u64;
                 if *left == 0 {
                     self.rest = Rest::Done;
                 }
             }
-            Rest::Chunked(decoder) => match decoder.decode(unread) {
+            Rest::Chunked(decoder) => match decoder.decode(unread.as_mut()) {
                 Ok(decoded) => {
-                    unread.drain(..decoded.consumed);
+                    unread.take(decoded.consumed);
                     if decoder.is_done() {
                         self.rest = Rest::Done;
                     }
@@ -165,16 +165,12 @@ impl Connection {
             } else {
                 let count = limit.min(self.unread.len());
                 buf.spare()[..count].copy_from_slice(&self.unread[..count]);
-                self.unread.drain(..count);
+                self.unread.take(count);
                 count
             };
             self.take(buf, count)?;
             wire_bytes += count;
             core.counters.received(count as u64);
-        }
-        if self.unread.is_empty() {
-            // Room for a head is not kept while a long body goes by.
-            self.unread = Vec::new();
         }
         Ok(())
     }
@@ -234,8 +230,7 @@ impl Connection {
                     }
                 };
                 if decoded.consumed < count {
-                    let next = [&bytes[decoded.consumed..], &self.unread].concat();
-                    self.unread = next;
+                    self.unread.put_back(&bytes[decoded.consumed..]);
                 }
                 if decoder.is_done() {
                     self.incoming.rest = Rest::Done;

@@ -7,13 +7,16 @@ use std::{io, net::SocketAddr, rc::Rc};
 
 use oci::{Endpoint, Method, Problem, RangeHeader};
 
-use super::{Body, Core, Response, body::Incoming};
+use super::{Body, Core, Response, body::Incoming, unread::Unread};
 use crate::{
     access::AccessRecord,
     api,
     http::{BodyLength, Head, Parsed, parse},
     io::{Instant, Sent, Socket, wall_micros},
-    limits::{DISCARD_TIME, LINGER_BYTES_MAX, READ_SEND_BYTES_MAX, STALL, TURN_BYTES},
+    limits::{
+        DISCARD_TIME, LINGER_BYTES_MAX, LINGER_TIME, READ_SEND_BYTES_MAX, REQUEST_TURN_BYTES, STALL,
+        TURN_BYTES,
+    },
     metrics::NO_ENDPOINT,
 };
 
@@ -22,7 +25,7 @@ pub struct Connection {
     pub(super) socket: Socket,
     peer: SocketAddr,
     /// Bytes that came and were not looked at yet.
-    pub(super) unread: Vec<u8>,
+    pub(super) unread: Unread,
     pub(super) incoming: Incoming,
     response: Option<Response>,
     exchange: Option<Box<Exchange>>,
@@ -30,6 +33,10 @@ pub struct Connection {
     served: u32,
     keep_alive: bool,
     is_head: bool,
+    /// Until when the rest of a body that nobody wanted is waited for.
+    discard_until: Option<Instant>,
+    /// Whether the client may have sent more than was read when this ends.
+    lingers: bool,
 }
 
 /// A request that can't be answered at once, on its own feet.
@@ -94,7 +101,9 @@ pub async fn connection(core: Rc<Core>, mut conn: Connection) {
             Step::Read(until) => match core.io.readable(&conn.socket, until).await {
                 Ok(()) => {}
                 Err(_) if conn.head_began.is_some() => conn.refuse(&core, &Problem::RequestTimeout),
-                Err(_) => return,
+                Err(_) if conn.incoming.is_done() => return,
+                // The rest of a body that nobody wanted does not come.
+                Err(_) => return Box::pin(conn.linger(&core)).await,
             },
             Step::Write(until) => {
                 if core.io.writable(&conn.socket, until).await.is_err() {
@@ -121,10 +130,7 @@ pub async fn connection(core: Rc<Core>, mut conn: Connection) {
                     return;
                 }
             }
-            Step::Close => {
-                Box::pin(conn.linger(&core)).await;
-                return;
-            }
+            Step::Close => return Box::pin(conn.linger(&core)).await,
         }
     }
 }
@@ -135,7 +141,7 @@ impl Connection {
         Connection {
             socket,
             peer,
-            unread: Vec::new(),
+            unread: Unread::default(),
             incoming: Incoming::none(),
             response: None,
             exchange: None,
@@ -143,6 +149,8 @@ impl Connection {
             served: 0,
             keep_alive: true,
             is_head: false,
+            discard_until: None,
+            lingers: false,
         }
     }
 
@@ -161,6 +169,7 @@ impl Connection {
             if let Some(mut response) = self.response.take() {
                 match self.send(core, &mut response, &mut turn) {
                     Ok(Progress::Done) => {
+                        turn += REQUEST_TURN_BYTES;
                         self.finish(core, response.status);
                         core.keep_head(response.head);
                         if !self.keep_alive {
@@ -186,11 +195,14 @@ impl Connection {
                             tracing::error!(blob, "a blob's file ends early; its connection is cut");
                         }
                         self.finish(core, response.status);
-                        self.keep_alive = false;
                         self.incoming = Incoming::none();
+                        let _ = self.end(false);
                         return Step::Close;
                     }
                 }
+            }
+            if turn >= TURN_BYTES {
+                return Step::Pause;
             }
             match self.next(core, now) {
                 Next::Respond(response) => self.respond(core, response),
@@ -205,22 +217,26 @@ impl Connection {
     fn next(&mut self, core: &Rc<Core>, now: Instant) -> Next {
         while !self.incoming.is_done() {
             if self.unread.is_empty() {
+                let until = *self.discard_until.get_or_insert(now + DISCARD_TIME);
                 let mut recv = core.recv.borrow_mut();
                 match core.io.recv(&self.socket, &mut recv) {
-                    Ok(Some(count)) if count > 0 => self.unread.extend_from_slice(&recv[..count]),
-                    Ok(None) => return Next::Wait(now + DISCARD_TIME),
-                    Ok(Some(_)) | Err(_) => self.keep_alive = false,
+                    Ok(Some(count)) if count > 0 => self.unread.extend(&recv[..count]),
+                    Ok(None) if now < until => return Next::Wait(until),
+                    Ok(None) => return self.end(true),
+                    Ok(Some(_)) | Err(_) => return self.end(false),
                 }
             }
             self.incoming.discard(&mut self.unread);
-            if !self.keep_alive || !self.incoming.is_worth_discarding() {
-                self.keep_alive = false;
-                return Next::Close;
+            if !self.incoming.is_worth_discarding() {
+                return self.end(true);
             }
         }
         if !self.unread.is_empty() && self.head_began.is_none() {
-            let unread = std::mem::take(&mut self.unread);
-            if let Some(next) = self.take_head(core, &unread, now) {
+            let mut unread = std::mem::take(&mut self.unread);
+            let (taken, next) = self.take_head(core, &unread, now);
+            unread.take(taken);
+            self.unread = unread;
+            if let Some(next) = next {
                 return next;
             }
         }
@@ -229,54 +245,59 @@ impl Connection {
             let count = match core.io.recv(&self.socket, &mut recv) {
                 Ok(Some(count)) if count > 0 => count,
                 Ok(None) => return self.wait_for_head(core, now),
-                Ok(Some(_)) | Err(_) => {
-                    self.keep_alive = false;
-                    return Next::Close;
-                }
+                Ok(Some(_)) | Err(_) => return self.end(false),
             };
             core.counters.received(count as u64);
-            if self.unread.is_empty() {
-                if let Some(next) = self.take_head(core, &recv[..count], now) {
-                    return next;
+            let next = if self.unread.is_empty() {
+                let (taken, next) = self.take_head(core, &recv[..count], now);
+                if taken < count {
+                    self.unread.extend(&recv[taken..count]);
                 }
+                next
             } else {
                 let mut unread = std::mem::take(&mut self.unread);
-                unread.extend_from_slice(&recv[..count]);
-                if let Some(next) = self.take_head(core, &unread, now) {
-                    return next;
-                }
+                unread.extend(&recv[..count]);
+                let (taken, next) = self.take_head(core, &unread, now);
+                unread.take(taken);
+                self.unread = unread;
+                next
+            };
+            if let Some(next) = next {
+                return next;
             }
         }
+    }
+
+    /// No further request is read. `lingers`: the client may be sending, so a plain close would reset it.
+    fn end(&mut self, lingers: bool) -> Next {
+        self.keep_alive = false;
+        self.lingers = lingers;
+        Next::Close
     }
 
     fn wait_for_head(&mut self, core: &Core, now: Instant) -> Next {
         match self.head_began {
             Some(began) => Next::Wait(began + core.limits.header_timeout),
-            None if core.is_draining() => {
-                self.keep_alive = false;
-                Next::Close
-            }
+            None if core.is_draining() => self.end(false),
             None => Next::Wait(now + core.limits.idle_timeout),
         }
     }
 
-    /// Parses the head at the start of `bytes` and keeps what it does not use. `None`: it is not whole.
-    fn take_head(&mut self, core: &Rc<Core>, bytes: &[u8], now: Instant) -> Option<Next> {
+    /// Parses the head at the start of `bytes`. Gives how many bytes are done with, and what comes of it;
+    /// `None`: the head is not whole.
+    fn take_head(&mut self, core: &Rc<Core>, bytes: &[u8], now: Instant) -> (usize, Option<Next>) {
         match parse(bytes) {
             Parsed::Incomplete => {
                 self.head_began.get_or_insert(now);
-                self.unread = bytes.to_vec();
-                None
+                (0, None)
             }
             Parsed::Head(head) => {
                 self.head_began = None;
-                self.unread = bytes[head.len..].to_vec();
-                Some(self.dispatch(core, &head, now))
+                (head.len, Some(self.dispatch(core, &head, now)))
             }
             Parsed::Bad(problem) => {
-                self.unread = Vec::new();
                 self.refuse(core, &problem);
-                self.response.take().map(Next::Respond)
+                (bytes.len(), self.response.take().map(Next::Respond))
             }
         }
     }
@@ -285,6 +306,9 @@ impl Connection {
         self.served += 1;
         self.keep_alive = head.keep_alive && self.served < core.limits.requests_per_connection;
         self.is_head = head.method == Method::Head;
+        self.discard_until = None;
+        // Who has asked for the end sends nothing after it.
+        self.lingers = head.keep_alive;
         self.incoming = Incoming::new(head.body, head.expects_continue, now);
         let endpoint = if head.target.starts_with(b"/") {
             Endpoint::parse(head.method, head.target)
@@ -335,6 +359,7 @@ impl Connection {
         self.begin(core, core.io.now(), NO_ENDPOINT, Method::Other, b"", b"");
         self.keep_alive = false;
         self.is_head = false;
+        self.lingers = true;
         // Whatever else comes belongs to nothing: it is read away while the answer travels.
         self.incoming = Incoming::until_close();
         self.respond(core, api::problem(core, problem));
@@ -441,13 +466,14 @@ impl Connection {
     }
 
     /// Ends the connection so that the client can read what it was told: a close with bytes unread would
-    /// reset it.
+    /// reset it, and with that what it has not read yet is lost (RFC 9112 §9.6).
     async fn linger(&mut self, core: &Core) {
-        let mut turn = 0;
-        if self.incoming.is_done() || core.io.finish_sending(&self.socket).is_err() {
+        let may_send = self.lingers || !self.incoming.is_done();
+        if !may_send || core.io.finish_sending(&self.socket).is_err() {
             return;
         }
-        let until = core.io.now() + core.limits.header_timeout;
+        let until = core.io.now() + LINGER_TIME;
+        let mut turn = 0;
         let mut left = LINGER_BYTES_MAX;
         loop {
             let received = core.io.recv(&self.socket, &mut core.recv.borrow_mut());

@@ -8,6 +8,7 @@
 mod body;
 mod connection;
 mod response;
+mod unread;
 
 use std::{
     cell::{Cell, RefCell},

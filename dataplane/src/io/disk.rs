@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Buf, Call, Driver, Faults, Instant, Io, fs::Stat};
+use super::{Buf, Call, Driver, Faults, Instant, Io, driver::InFlight, fs::Stat};
 
 /// An open file. Clones share it; it is closed when the last is dropped. It may move between cores.
 #[derive(Clone)]
@@ -97,7 +97,7 @@ impl Io {
     ) -> impl Future<Output = (io::Result<usize>, Buf)> + use<> {
         let file = file.clone();
         let started = match self.driver() {
-            Driver::Uring => Later::Ring(monoio::spawn(read_by_ring(file, at, len, into))),
+            Driver::Uring => Later::Ring(monoio::spawn(read_by_ring(self.in_flight(), file, at, len, into))),
             Driver::Epoll => {
                 let job = self.pool().run(move |_fs| {
                     let mut into = into;
@@ -137,7 +137,7 @@ impl Io {
         let file = file.clone();
         let allowed = file.0.faults.meet(Call::Write, file.name());
         let started = allowed.map(|()| match self.driver() {
-            Driver::Uring => Later::Ring(monoio::spawn(write_by_ring(file, at, from))),
+            Driver::Uring => Later::Ring(monoio::spawn(write_by_ring(self.in_flight(), file, at, from))),
             Driver::Epoll => {
                 let job = self.pool().run(move |_fs| {
                     let mut at = at;
@@ -176,9 +176,15 @@ fn for_the_ring(file: &File) -> io::Result<monoio::fs::File> {
     monoio::fs::File::from_std(std::fs::File::from(file.0.fd.try_clone()?))
 }
 
-async fn read_by_ring(file: File, at: u64, len: usize, into: Buf) -> (io::Result<usize>, Buf) {
-    match for_the_ring(&file) {
-        Ok(ring) => {
+async fn read_by_ring(
+    in_flight: io::Result<InFlight>,
+    file: File,
+    at: u64,
+    len: usize,
+    into: Buf,
+) -> (io::Result<usize>, Buf) {
+    match in_flight.and_then(|in_flight| Ok((in_flight, for_the_ring(&file)?))) {
+        Ok((_in_flight, ring)) => {
             let (result, part) = ring.read_at(Part { into, len }, at).await;
             (result, part.into)
         }
@@ -186,7 +192,8 @@ async fn read_by_ring(file: File, at: u64, len: usize, into: Buf) -> (io::Result
     }
 }
 
-async fn write_by_ring(file: File, at: u64, from: Bytes) -> io::Result<()> {
+async fn write_by_ring(in_flight: io::Result<InFlight>, file: File, at: u64, from: Bytes) -> io::Result<()> {
+    let _in_flight = in_flight?;
     for_the_ring(&file)?.write_all_at(from, at).await.0
 }
 

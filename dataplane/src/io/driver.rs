@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use rustix::event::epoll;
@@ -19,6 +20,7 @@ use super::{
     socket::{SocketTable, WAKE},
     timers::Timers,
 };
+use crate::limits::CORE_END_TIME;
 
 /// How a core reaches the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,13 @@ pub(super) struct Inner {
     home: Home,
     pub(super) pipes: Pipes,
     random: Cell<u64>,
+    /// Disk operations that the ring has not completed.
+    in_flight: Cell<usize>,
+    ending: Cell<bool>,
 }
+
+/// A disk operation on its way: the ring may write into its buffer for as long as this lives.
+pub(super) struct InFlight(Io);
 
 impl Io {
     /// Makes the core's set and starts its two tasks. Must run inside the core's runtime.
@@ -79,6 +87,8 @@ impl Io {
             home: Home::default(),
             pipes: Pipes::default(),
             random: Cell::new(u64::from_le_bytes(seed) | 1),
+            in_flight: Cell::new(0),
+            ending: Cell::new(false),
         }));
         // The set is no socket, but the runtime asks no more of one than that it can be polled.
         let watched = monoio::net::UnixStream::from_std(std::os::unix::net::UnixStream::from(watched))?;
@@ -120,9 +130,36 @@ impl Io {
         self.0.home.wait().await
     }
 
-    /// Runs `task` on this core until it ends.
+    /// Runs `task` on this core until it ends. Once the core ends, it is dropped.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        drop(monoio::spawn(task));
+        if !self.is_ending() {
+            drop(monoio::spawn(task));
+        }
+    }
+
+    /// Whether the core ends: waits for sockets fail, and nothing is started any more.
+    pub(super) fn is_ending(&self) -> bool {
+        self.0.ending.get()
+    }
+
+    /// Ends every wait for a socket, gives the tasks a while to put away what they hold, and waits for what
+    /// the ring still has: its buffers must outlive it.
+    pub(super) async fn end(&self) {
+        self.0.ending.set(true);
+        self.rouse();
+        let until = self.now() + CORE_END_TIME;
+        while self.0.in_flight.get() > 0 || (self.0.sockets.borrow().is_used() && self.now() < until) {
+            self.sleep_until(self.now() + Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Counts an operation that the ring is given. An error: the core ends.
+    pub(super) fn in_flight(&self) -> io::Result<InFlight> {
+        if self.is_ending() {
+            return Err(io::Error::other("the core ends"));
+        }
+        self.0.in_flight.set(self.0.in_flight.get() + 1);
+        Ok(InFlight(self.clone()))
     }
 
     /// Runs what blocks on the pool. It starts when called; dropping the future lets it run all the same.
@@ -244,6 +281,12 @@ impl Io {
                 }
             }
         }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.0.in_flight.set(self.0.0.in_flight.get() - 1);
     }
 }
 

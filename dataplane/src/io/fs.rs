@@ -217,6 +217,17 @@ impl Fs {
         disk_hint::write_back(file, at, len)
     }
 
+    /// Has the data of all these files written and waits for it. Nothing lasts by that: it leaves a sync of
+    /// the volume nothing but the journal, which is then committed once and not twice. A hint: a failed write
+    /// is told by that sync.
+    pub fn write_out(&self, files: &[File]) {
+        for wait in [false, true] {
+            for file in files {
+                let _ = if wait { disk_hint::write_out(file) } else { disk_hint::write_back(file, 0, 0) };
+            }
+        }
+    }
+
     /// Forgets what memory holds of a file's data, so that the next read comes from the disk.
     pub fn forget_pages(&self, file: &File) -> io::Result<()> {
         Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
@@ -310,12 +321,22 @@ mod disk_hint {
 
     use crate::io::File;
 
+    /// A length of 0 means to the end.
     pub(super) fn write_back(file: &File, at: u64, len: u64) -> io::Result<()> {
+        range(file, at, len, libc::SYNC_FILE_RANGE_WRITE)
+    }
+
+    pub(super) fn write_out(file: &File) -> io::Result<()> {
+        let before = libc::SYNC_FILE_RANGE_WAIT_BEFORE;
+        range(file, 0, 0, before | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER)
+    }
+
+    fn range(file: &File, at: u64, len: u64, flags: libc::c_uint) -> io::Result<()> {
         let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         // SAFETY: no memory is passed; the descriptor is open while `file` is borrowed.
-        let result = unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, libc::SYNC_FILE_RANGE_WRITE) };
+        let result = unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, flags) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }

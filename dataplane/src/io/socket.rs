@@ -80,6 +80,11 @@ impl SocketTable {
         }
     }
 
+    /// Whether there is a socket in it.
+    pub(super) fn is_used(&self) -> bool {
+        self.entries.len() > self.free.len()
+    }
+
     /// Has every waiting task look again, whether there is something or not.
     pub(super) fn rouse(&mut self) {
         for entry in &mut self.entries {
@@ -233,12 +238,13 @@ impl Io {
         self.inner().sockets.borrow_mut().rouse();
     }
 
-    /// Waits until there may be something to receive. `ErrorKind::TimedOut` after `until`.
+    /// Waits until there may be something to receive. `ErrorKind::TimedOut` after `until`,
+    /// `ErrorKind::ConnectionAborted` once the core ends.
     pub async fn readable(&self, socket: &Socket, until: Instant) -> io::Result<()> {
         Ready { io: self, key: socket.key, interest: Interest::Read, until }.await
     }
 
-    /// Waits until there may be room to send. `ErrorKind::TimedOut` after `until`.
+    /// Waits until there may be room to send. Errors as [`Io::readable`].
     pub async fn writable(&self, socket: &Socket, until: Instant) -> io::Result<()> {
         Ready { io: self, key: socket.key, interest: Interest::Write, until }.await
     }
@@ -255,6 +261,9 @@ impl Future for Ready<'_> {
     type Output = io::Result<()>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.io.is_ending() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let mut file = None;
         let mut sockets = self.io.inner().sockets.borrow_mut();
         let Some(entry) = sockets.get(self.key) else {

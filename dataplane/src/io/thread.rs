@@ -32,7 +32,9 @@ where
     spawn_named(format!("core-{index}"), move || {
         pin(index);
         let run = async move {
-            main(Io::start(driver, pool)?).await;
+            let io = Io::start(driver, pool)?;
+            main(io.clone()).await;
+            io.end().await;
             Ok(())
         };
         match driver {

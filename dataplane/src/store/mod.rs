@@ -188,6 +188,7 @@ impl Store {
                 records: 0,
                 progress: Instant::now(),
                 files: None,
+                reopened: false,
             });
             match make_session(fs, &mut open, &shared.boot) {
                 Ok(files) => open.files = Some(files),

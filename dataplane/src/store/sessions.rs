@@ -43,6 +43,8 @@ pub(super) struct Open {
     /// When the last bytes were settled.
     pub(super) progress: Instant,
     pub(super) files: Option<Files>,
+    /// Whether `files` was opened after something had been written to the data.
+    pub(super) reopened: bool,
 }
 
 /// The two files of a session, open for writing.
@@ -237,6 +239,7 @@ mod tests {
             records: 0,
             progress: Instant::now(),
             files: None,
+            reopened: false,
         })
     }
 

@@ -128,6 +128,7 @@ fn restore(
         records,
         progress: Instant::now(),
         files: None,
+        reopened: false,
     })))
 }
 

@@ -37,6 +37,7 @@ where
             records: 0,
             progress: Instant::now(),
             files: None,
+            reopened: false,
         }));
     }
     let (store, pool) = (Arc::new(store), Pool::start(&disk).unwrap());

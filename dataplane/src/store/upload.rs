@@ -211,7 +211,9 @@ impl Upload {
         }
         let id = self.id();
         let files = io.fs(move |fs| open_files(fs, &id)).await.map_err(|error| problem_of(&error))?;
-        self.open_mut().files = Some(files.clone());
+        let open = self.open_mut();
+        open.files = Some(files.clone());
+        open.reopened |= open.offset > 0;
         Ok(files)
     }
 

@@ -18,9 +18,9 @@ use control::{Ask, Document, Link};
 use dataplane::{
     limits::{
         ALLOCATE_ABOVE_BYTES, ALLOCATE_BYTES, BUFS_PER_CORE, CLOCK_SET_BACK_MAX, DISCARD_BYTES_MAX,
-        DISCARD_TIME, LINGER_BYTES_MAX, LINKS_PER_CORE, MANIFEST_BYTES_MAX, MANIFEST_CACHE_BYTES_PER_CORE,
-        OPEN_FILES_PER_CORE, STATE_RECORD_BYTES_MAX, STATE_RECORDS_READ_MAX, UPLOAD_FILES_KEPT_MAX,
-        WRITE_BACK_BYTES,
+        DISCARD_TIME, LINGER_BYTES_MAX, LINGER_TIME, LINKS_PER_CORE, MANIFEST_BYTES_MAX,
+        MANIFEST_CACHE_BYTES_PER_CORE, OPEN_FILES_PER_CORE, STATE_RECORD_BYTES_MAX, STATE_RECORDS_READ_MAX,
+        UPLOAD_FILES_KEPT_MAX, WRITE_BACK_BYTES,
     },
     testing::{Call, Faults, StoreSettings, clear_disk_error},
 };
@@ -368,6 +368,24 @@ fn a_client_that_only_sends_is_listened_to_up_to_a_bound() {
         }
         assert!(sent >= LINGER_BYTES_MAX - piece.len(), "{sent}");
         assert_eq!(plane.client().get("/v2/").status, 200);
+        plane.end();
+    }
+}
+
+#[test]
+fn a_client_that_does_not_leave_is_left() {
+    for leg in legs() {
+        let plane = Plane::start(leg);
+        let mut client = plane.client();
+        client.stream.write_all(b"no request\r\n\r\n").unwrap();
+        assert_eq!(client.read().unwrap().status, 400);
+        let since = Instant::now();
+        // A byte now and then is taken, until the connection is closed.
+        while client.stream.write_all(b"x").is_ok() {
+            std::thread::park_timeout(Duration::from_millis(50));
+            assert!(since.elapsed() < LINGER_TIME * 4);
+        }
+        assert!(since.elapsed() >= LINGER_TIME / 2, "{:?}", since.elapsed());
         plane.end();
     }
 }

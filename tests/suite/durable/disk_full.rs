@@ -2,55 +2,13 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::Command,
     time::{Duration, Instant},
 };
 
-use crate::harness::{Launch, Leg, Server, TempDir, has_root, legs, noise, setting, sha256, wait_for};
+use crate::harness::{Launch, Leg, Server, Volume, has_root, legs, noise, setting, sha256, wait_for};
 
 const REPOSITORY: &str = "durable/full";
 const MIB: usize = 1 << 20;
-
-/// A small volume; unmounted on drop.
-struct Volume {
-    dir: TempDir,
-}
-
-impl Volume {
-    fn mount() -> Volume {
-        let dir = TempDir::new("volume");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(dir.path()).status();
-        assert!(mounted.expect("mount runs").success(), "a tmpfs");
-        Volume { dir }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
-    }
-
-    /// Takes all room but `left` bytes, and gives it back when the file is removed.
-    fn fill(&self, left: usize) -> PathBuf {
-        let filler = self.dir.path().join("filler");
-        let free = free_bytes(self.dir.path());
-        fs::write(&filler, vec![1; free.saturating_sub(left)]).expect("there was room");
-        filler
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
-    }
-}
-
-fn free_bytes(path: &Path) -> usize {
-    let said =
-        Command::new("df").args(["--block-size=1", "--output=avail"]).arg(path).output().expect("df runs");
-    let text = String::from_utf8(said.stdout).expect("df prints text");
-    text.lines().nth(1).and_then(|line| line.trim().parse().ok()).expect("a number")
-}
 
 /// With a reserve that fits the volume. Warnings about room, and about this file system, are expected.
 fn start(leg: Leg, volume: &Volume) -> Server {
@@ -74,7 +32,7 @@ legs! {
         if !has_root() {
             return;
         }
-        let volume = Volume::mount();
+        let volume = Volume::tmpfs(64);
         let server = start(leg, &volume);
         let kept = noise(940, 3 * MIB);
         let digest = server.client().push_blob(REPOSITORY, &kept);
@@ -106,7 +64,7 @@ legs! {
         if !has_root() {
             return;
         }
-        let volume = Volume::mount();
+        let volume = Volume::tmpfs(64);
         let server = start(leg, &volume);
         let mut client = server.client();
         let target = format!("/v2/{REPOSITORY}/blobs/uploads/?digest={}", sha256(b"never sent"));
@@ -124,7 +82,7 @@ legs! {
         if !has_root() {
             return;
         }
-        let volume = Volume::mount();
+        let volume = Volume::tmpfs(64);
         let server = start(leg, &volume);
         let mut clients: Vec<_> = (0..4).map(|_| server.client()).collect();
         for (number, client) in clients.iter_mut().enumerate() {
@@ -143,7 +101,7 @@ legs! {
         if !has_root() {
             return;
         }
-        let volume = Volume::mount();
+        let volume = Volume::tmpfs(64);
         let server = start(leg, &volume);
         let bytes = noise(945, 24 * MIB);
         let location = server.client().open_upload(REPOSITORY);
@@ -152,7 +110,7 @@ legs! {
         let answer = server.client().request("PATCH", &location).chunks(bytes.chunks(MIB)).send();
         assert_eq!(answer.status, 507, "{}", answer.text());
         assert!(begun.elapsed() < Duration::from_secs(3), "507 took {:?}", begun.elapsed());
-        assert!(free_bytes(&volume.data()) >= 2 * MIB, "the reserve was kept for metadata and deletes");
+        assert!(volume.free_bytes() >= 2 * MIB, "the reserve was kept for metadata and deletes");
         fs::remove_file(filler).unwrap();
         let mut client = server.client();
         let kept = client.upload_offset(&location);
@@ -169,7 +127,7 @@ legs! {
         if !has_root() {
             return;
         }
-        let volume = Volume::mount();
+        let volume = Volume::tmpfs(64);
         let server = start(leg, &volume);
         let mut kept = Vec::new();
         for seed in 950..1000 {

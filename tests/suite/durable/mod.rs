@@ -2,6 +2,7 @@
 
 mod damage;
 mod disk_full;
+mod flushes;
 mod kill;
 mod lock;
 mod races;

@@ -1,7 +1,7 @@
 //! After an error of a sync or a COMMIT nobody knows what is on the disk: the mark keeps writes out, reads go
 //! on, and only `gantry doctor --clear-disk-error` lets writes in again.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, os::unix::fs::FileExt, path::Path, process::Command};
 
 use crate::harness::{Launch, Server, legs, media, noise, sha256};
 
@@ -56,5 +56,31 @@ legs! {
         server.client().assert_blob(REPOSITORY, digest, &bytes);
         server.client().push_blob(REPOSITORY, b"writes are back");
         assert_eq!(server.health()["writes"]["allowed"], true);
+    }
+
+    /// Bytes that the disk lost are never served afterwards, and pushing them again brings them back.
+    fn the_doctor_finds_what_the_disk_lost(leg) {
+        let bytes = noise(1003, 300_000);
+        let lost = sha256(&bytes);
+        let server = Launch::on(leg).expects_log(&lost.to_string()).start();
+        let kept = server.client().push_blob(REPOSITORY, b"this one is right");
+        server.client().push_blob(REPOSITORY, &bytes);
+        let (launch, file) = (server.launch.clone(), server.blob_file(lost));
+        let server = server.kill_meddle_restart(launch, |data| {
+            let blob = fs::File::options().write(true).open(&file).unwrap();
+            blob.write_all_at(&[0; 4096], 200_000).unwrap();
+            blob.sync_all().unwrap();
+            fs::write(data.join("disk-error"), "").unwrap();
+            let cleared = doctor(data);
+            assert!(cleared.status.success(), "{}", String::from_utf8_lossy(&cleared.stderr));
+            let said = String::from_utf8(cleared.stdout).unwrap();
+            assert!(said.contains("2 blobs hashed") && said.contains(&lost.to_string()), "{said}");
+            assert!(!said.contains(&kept.to_string()) && !file.exists(), "{said}");
+        });
+        let mut client = server.client();
+        client.assert_blob(REPOSITORY, kept, b"this one is right");
+        client.get(format!("/v2/{REPOSITORY}/blobs/{lost}")).expect(500);
+        client.push_blob(REPOSITORY, &bytes);
+        client.assert_blob(REPOSITORY, lost, &bytes);
     }
 }

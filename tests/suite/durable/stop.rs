@@ -65,7 +65,7 @@ legs! {
         assert_eq!(server.client().upload_offset(&location), 200_000);
     }
 
-    /// Who does not finish in time is cut off, and the exit is still clean.
+    /// Who does not finish in time is cut off, the exit is still clean, and what came of an upload is kept.
     fn the_drain_has_an_end(leg) {
         let mut server = Launch::on(leg).set(setting::DRAIN_TIMEOUT, "500ms").start();
         let mut client = server.client();
@@ -77,6 +77,8 @@ legs! {
         server.terminate();
         server.ends_well(Duration::from_secs(5));
         assert!(start.elapsed() >= Duration::from_millis(400), "it waited for the request in flight");
+        let server = server.kill_and_restart();
+        assert_eq!(server.client().upload_offset(&location), 4, "`half` was there before the end");
     }
 
     fn a_second_signal_ends_it_at_once(leg) {

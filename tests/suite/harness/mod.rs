@@ -16,6 +16,7 @@ mod response;
 mod server;
 pub mod setting;
 mod temp;
+mod volume;
 
 pub use client::Client;
 pub use content::{Image, descriptor, noise, offset_of, sha256, wait_for};
@@ -25,6 +26,7 @@ pub use multipart::parts;
 pub use response::{Framing, Response, read as read_response};
 pub use server::{Launch, Server};
 pub use temp::TempDir;
+pub use volume::Volume;
 
 /// Media types as they stand on the wire.
 pub mod media {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Framing, Server, legs, noise, sha256};
+use crate::harness::{Framing, Launch, Server, legs, noise, setting, sha256};
 
 legs! {
     fn http_1_0_gets_a_length_and_the_end(leg) {
@@ -27,6 +27,43 @@ legs! {
             let request = client.request("GET", "/v2/").header("Connection", value).to_bytes();
             client.send_bytes(&request);
             assert!(client.read("GET").expect(200).closes(), "{value}");
+        }
+    }
+
+    /// A close with bytes unread resets the connection, and a reset takes away what the client has not read.
+    fn the_last_answer_survives_what_is_sent_after_it(leg) {
+        let server = Launch::on(leg).set(setting::REQUESTS_PER_CONNECTION, 3).start();
+        let bytes = noise(1101, 100_000);
+        let digest = server.client().push_blob("http/last", &bytes);
+        let mut client = server.client();
+        let get = client.request("GET", format!("/v2/http/last/blobs/{digest}")).to_bytes();
+        // More than the server takes from the socket in one go, so that most of it stays in the kernel.
+        client.send_bytes(&get.repeat(5_000));
+        std::thread::sleep(Duration::from_millis(200));
+        for number in 1..=3 {
+            let answer = client.read("GET").expect(200);
+            assert!(answer.body == bytes);
+            assert_eq!(answer.closes(), number == 3);
+        }
+    }
+
+    /// Many requests in one segment are answered in order, whatever else the core has to do between them.
+    fn pipelined_requests_are_answered_in_order(leg) {
+        let server = Server::start(leg);
+        let digests: Vec<_> =
+            (0..3).map(|seed| server.client().push_blob("http/order", &noise(1110 + seed, 500))).collect();
+        let mut client = server.client();
+        let gets: Vec<_> = digests
+            .iter()
+            .map(|digest| client.request("GET", format!("/v2/http/order/blobs/{digest}")).to_bytes())
+            .collect();
+        client.send_bytes(&gets.concat().repeat(300));
+        for _ in 0..300 {
+            for (seed, digest) in digests.iter().enumerate() {
+                let answer = client.read("GET").expect(200);
+                assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+                assert!(answer.body == noise(1110 + seed as u64, 500));
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod migrations;
 mod readers;
 mod reads;
 mod touches;
+mod wal;
 mod writer;
 
 use std::fmt;
@@ -176,6 +177,7 @@ impl Sqlite {
             writes: Arc::clone(&writes),
             metrics: Arc::clone(&metrics),
             faults,
+            wal_path: dir.join(format!("{FILE}-wal")),
             wal_pages,
             page_bytes,
             now,

@@ -5,6 +5,7 @@
 //! only a new process, which recovers the file, may write again. Slots of [`Epochs`] are moved by this
 //! thread alone.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -19,6 +20,7 @@ use rusqlite::wal::CheckpointMode;
 use super::batch::{Batch, Decided, Wish, broken, execute};
 use super::faults::Faults;
 use super::touches::Touches;
+use super::wal;
 use crate::limits;
 use crate::metrics::Metrics;
 
@@ -31,6 +33,8 @@ pub(super) struct Writer {
     pub writes: Arc<Writes>,
     pub metrics: Arc<Metrics>,
     pub faults: Faults,
+    /// The write-ahead log.
+    pub wal_path: PathBuf,
     /// Pages in the write-ahead log, set by SQLite's hook after each COMMIT.
     pub wal_pages: Arc<AtomicU64>,
     pub page_bytes: u64,
@@ -45,12 +49,13 @@ struct Closed;
 
 /// Returns when nobody can ask any more; the touches are written then, and the WAL is emptied.
 pub(super) fn run(mut writer: Writer) {
+    writer.reserve_wal();
     loop {
         let open = match writer.inbox.recv_timeout(limits::IDLE) {
             Ok(first) => writer.batch(first),
-            Err(RecvTimeoutError::Timeout) => writer.rest(limits::WAL_KEEP_BYTES),
+            Err(RecvTimeoutError::Timeout) => writer.idle(),
             Err(RecvTimeoutError::Disconnected) => {
-                let _closed_either_way = writer.rest(0);
+                let _closed_either_way = writer.end();
                 return;
             }
         };
@@ -140,17 +145,43 @@ impl Writer {
         })
     }
 
-    /// Writes the touches that wait, and gives the WAL's room back if it is more than `keep_bytes`.
-    fn rest(&mut self, keep_bytes: u64) -> Result<(), Closed> {
+    /// Writes the touches that wait, and has a log of some size start over.
+    fn idle(&mut self) -> Result<(), Closed> {
+        self.write_touches()?;
+        if self.writes.refused().is_some() || self.wal_bytes() <= limits::WAL_KEEP_BYTES {
+            return Ok(());
+        }
+        if self.wal_bytes() <= limits::WAL_RESERVED_BYTES {
+            return self.checkpoint(CheckpointMode::RESTART);
+        }
+        self.checkpoint(CheckpointMode::TRUNCATE)?;
+        self.reserve_wal();
+        Ok(())
+    }
+
+    /// Writes the touches that wait, and empties the log.
+    fn end(&mut self) -> Result<(), Closed> {
+        self.write_touches()?;
+        if self.writes.refused().is_some() {
+            return Ok(());
+        }
+        self.checkpoint(CheckpointMode::TRUNCATE)
+    }
+
+    fn write_touches(&mut self) -> Result<(), Closed> {
         for _at_most in 0..=limits::TOUCHES / limits::TOUCHES_A_BATCH {
             if self.writes.refused().is_none() && self.touches.waiting() {
                 self.transaction(vec![Wish::Touches])?;
             }
         }
-        if self.writes.refused().is_none() && self.wal_bytes() > keep_bytes {
-            self.checkpoint(CheckpointMode::TRUNCATE)?;
-        }
         Ok(())
+    }
+
+    fn reserve_wal(&self) {
+        if let Err(error) = wal::reserve(&self.wal_path) {
+            // Nothing is wrong but the price of a COMMIT; a volume without room says so elsewhere.
+            tracing::debug!(%error, "no room is kept for the write-ahead log");
+        }
     }
 
     fn wal_bytes(&self) -> u64 {
@@ -175,11 +206,11 @@ impl Writer {
     }
 
     fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), Closed> {
-        let truncates = matches!(mode, CheckpointMode::TRUNCATE);
+        let starts_over = matches!(mode, CheckpointMode::TRUNCATE | CheckpointMode::RESTART);
         match self.connection.wal_checkpoint_v2(None::<&str>, mode) {
             Ok(_frames) => {
                 self.metrics.checkpoint();
-                if truncates {
+                if starts_over {
                     self.wal_pages.store(0, Ordering::Relaxed);
                     self.metrics.wal(0);
                 }
