@@ -18,7 +18,7 @@ pub enum Parsed<'b> {
 }
 
 /// A request head, borrowed from the bytes it came in.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Head<'b> {
     /// Bytes of the head, the empty line included.
     pub len: usize,

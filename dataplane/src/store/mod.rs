@@ -37,6 +37,7 @@ use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
 use crate::io::{File, Fs, Instant, Io, spawn_named, unix_time};
 
 pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
+pub use record::{Record, Step, Told, read as read_records};
 pub use start::open;
 pub use upload::Upload;
 
