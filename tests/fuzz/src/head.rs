@@ -4,8 +4,14 @@ use dataplane::testing::{BodyLength, Head, Parsed, parse_head};
 
 use super::{cuts, is_field_value, is_token, latin1};
 
+/// Up to this length no bound plays a part.
+const SHORT_BYTES_MAX: usize = 4096;
+
 /// The input is what a connection received.
 pub fn head(bytes: &[u8]) {
+    if bytes.len() <= SHORT_BYTES_MAX && !bytes.starts_with(b"\r") {
+        ignores_an_empty_line(bytes);
+    }
     match parse_head(bytes) {
         Parsed::Head(head) => {
             let whole = &bytes[..head.len];
@@ -28,6 +34,19 @@ pub fn head(bytes: &[u8]) {
                 assert!(!matches!(parse_head(&bytes[..cut]), Parsed::Head(_)), "cut at {cut}");
             }
         }
+    }
+}
+
+/// RFC 9112 §2.2: one empty line before a request is as if it was not there.
+fn ignores_an_empty_line(bytes: &[u8]) {
+    let behind = [b"\r\n", bytes].concat();
+    match (parse_head(bytes), parse_head(&behind)) {
+        (Parsed::Head(mut head), Parsed::Head(same)) => {
+            head.len += 2;
+            assert_eq!(head, same);
+        }
+        (Parsed::Incomplete, Parsed::Incomplete) | (Parsed::Bad(_), Parsed::Bad(_)) => {}
+        _ => panic!("an empty line before it makes a difference"),
     }
 }
 
