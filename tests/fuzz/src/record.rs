@@ -1,10 +1,11 @@
 //! The state of an upload as it lies on a disk, which may have lied, torn a write, or lost its end.
 
+use control::Principal;
 use dataplane::{
     limits::STATE_RECORD_BYTES_MAX,
     testing::{Record, Step, Told, read_records},
 };
-use oci::Hasher;
+use oci::{Algorithm, Digest, Hasher, RepositoryName, SavedHasher};
 
 const CRC_BYTES: usize = 4;
 
@@ -29,6 +30,25 @@ pub fn record(bytes: &[u8]) {
     slot[..CRC_BYTES].copy_from_slice(&crc);
     if let Some(record) = Record::decode(&slot) {
         check(&record);
+    }
+    check(&saying(bytes));
+}
+
+/// A record that says `bytes`, as far as they fit.
+fn saying(bytes: &[u8]) -> Record {
+    let saved = &bytes[..bytes.len().min(SavedHasher::LEN_MAX - 1)];
+    let algorithm = Algorithm::ALL[bytes.len() % Algorithm::ALL.len()];
+    Record {
+        boot: *Digest::of(Algorithm::Sha256, bytes).bytes().first_chunk().expect("32 bytes"),
+        repository: RepositoryName::parse("library/thing").expect("a name"),
+        principal: Principal::Anonymous,
+        created_unix: 1_700_000_000,
+        algorithm,
+        offset: bytes.len() as u64,
+        step: match bytes.len() % 2 {
+            0 => Step::Progress(saved.to_vec()),
+            _ => Step::Closing(Digest::of(algorithm, bytes)),
+        },
     }
 }
 
@@ -56,7 +76,7 @@ fn check(record: &Record) {
     assert_eq!(read_records(&[[0; STATE_RECORD_BYTES_MAX], slot].concat()), told);
 
     if let Step::Progress(saved) = &record.step
-        && let Some(mut hasher) = Hasher::restore(record.algorithm, saved)
+        && let Some(mut hasher) = Hasher::restore(record.algorithm, saved, record.offset)
     {
         let saved_again = hasher.save().expect("what was restored can be saved");
         assert_eq!(saved_again.as_bytes(), saved);
