@@ -25,6 +25,8 @@ pub fn conditional(bytes: &[u8]) {
     // In a list `*` is a tag like others, and a tag of somebody else changes nothing.
     let alone = if graded == EtagMatch::Any { EtagMatch::None } else { graded };
     assert_eq!(grade(&format!("\"other\", {header}")), alone);
+    let open = format!("\"{}", header.replace('"', ""));
+    assert_eq!(grade(&open), EtagMatch::None, "a tag that is never closed is none");
     if let Some(read) = read_strictly(&header, &ours) {
         assert_eq!(graded, read);
         assert_eq!(grade(&format!("{header}, W/\"{ours}\"")), read.max(EtagMatch::Weak));
