@@ -1,9 +1,11 @@
-//! What the tests of this crate see of its inside: the store with a core's `Io` under it. No part of the API.
+//! What tests see of the inside of this crate: the store with a core's `Io` under it, and the parsers of what
+//! comes from a socket or a state file. No part of the API.
 
 pub use crate::{
+    http::{BodyLength, Chunked, Head, Parsed, parse as parse_head},
     io::{Call, Driver, Faults, File, Fs, Io, Pool, probe, spawn_core},
     store::{
-        Store, StoreCounters, StoreSettings, Upload, clear_disk_error, disk_error_marked, mark_disk_error,
-        open,
+        Record, Step, Store, StoreCounters, StoreSettings, Told, Upload, clear_disk_error, disk_error_marked,
+        mark_disk_error, open, read_records,
     },
 };

@@ -68,20 +68,37 @@ impl Hasher {
         }
     }
 
-    /// The hash that was saved. `None`: not a state of this algorithm, or BLAKE3.
-    pub fn restore(algorithm: Algorithm, saved: &[u8]) -> Option<Hasher> {
+    /// The hash that was saved when it had taken `taken_bytes`. `None`: not a state of this algorithm, or of
+    /// another number of bytes, or BLAKE3.
+    pub fn restore(algorithm: Algorithm, saved: &[u8], taken_bytes: u64) -> Option<Hasher> {
+        if taken_bytes > TAKEN_BYTES_MAX {
+            return None;
+        }
         match algorithm {
             Algorithm::Sha256 => {
-                let state = SerializedState::<sha2::Sha256>::try_from(saved).ok()?;
+                let counted = counts(32, &(taken_bytes / 64).to_le_bytes(), taken_bytes % 64, saved);
+                let state = SerializedState::<sha2::Sha256>::try_from(saved).ok().filter(|_| counted)?;
                 sha2::Sha256::deserialize(&state).ok().map(Hasher::Sha256)
             }
             Algorithm::Sha512 => {
-                let state = SerializedState::<sha2::Sha512>::try_from(saved).ok()?;
+                let blocks = u128::from(taken_bytes / 128).to_le_bytes();
+                let counted = counts(64, &blocks, taken_bytes % 128, saved);
+                let state = SerializedState::<sha2::Sha512>::try_from(saved).ok().filter(|_| counted)?;
                 sha2::Sha512::deserialize(&state).ok().map(Hasher::Sha512)
             }
             Algorithm::Blake3 => None,
         }
     }
+}
+
+/// SHA-256 counts bits in 64 of them, and a state with more cannot be finished. No file is that long.
+const TAKEN_BYTES_MAX: u64 = 1 << 60;
+
+/// Whether a state says so many whole blocks, and so many bytes of the next one. It is the words of the hash,
+/// the number of blocks, and a block with its fill in front.
+fn counts(words_len: usize, blocks: &[u8], fill: u64, saved: &[u8]) -> bool {
+    let counters = saved.get(words_len..).and_then(|rest| rest.strip_prefix(blocks));
+    counters.and_then(|rest| rest.first()).is_some_and(|said| u64::from(*said) == fill)
 }
 
 impl std::fmt::Debug for Hasher {
@@ -122,12 +139,29 @@ mod tests {
     #[test]
     fn a_foreign_state_is_refused() {
         let saved = Hasher::new(Algorithm::Sha256).save().unwrap();
-        assert!(Hasher::restore(Algorithm::Sha512, saved.as_bytes()).is_none());
-        assert!(Hasher::restore(Algorithm::Blake3, saved.as_bytes()).is_none());
-        assert!(Hasher::restore(Algorithm::Sha256, &saved.as_bytes()[1..]).is_none());
-        assert!(Hasher::restore(Algorithm::Sha256, &[]).is_none());
+        assert!(Hasher::restore(Algorithm::Sha512, saved.as_bytes(), 0).is_none());
+        assert!(Hasher::restore(Algorithm::Blake3, saved.as_bytes(), 0).is_none());
+        assert!(Hasher::restore(Algorithm::Sha256, &saved.as_bytes()[1..], 0).is_none());
+        assert!(Hasher::restore(Algorithm::Sha256, &[], 0).is_none());
         // An impossible fill of the block buffer.
-        assert!(Hasher::restore(Algorithm::Sha256, &[0xff; 105]).is_none());
+        assert!(Hasher::restore(Algorithm::Sha256, &[0xff; 105], u64::MAX).is_none());
+    }
+
+    #[test]
+    fn a_state_of_another_length_is_refused() {
+        for (algorithm, block) in [(Algorithm::Sha256, 64), (Algorithm::Sha512, 128)] {
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(&vec![7; 3 * block + 5]);
+            let (saved, taken) = (hasher.save().unwrap(), 3 * block as u64 + 5);
+            assert!(Hasher::restore(algorithm, saved.as_bytes(), taken).is_some());
+            for other in [0, 5, taken - 1, taken + 1, taken - block as u64, taken + block as u64, u64::MAX] {
+                assert!(Hasher::restore(algorithm, saved.as_bytes(), other).is_none(), "{other}");
+            }
+            let mut endless = saved.as_bytes().to_vec();
+            let beyond = TAKEN_BYTES_MAX + taken;
+            endless[block / 2..][..8].copy_from_slice(&(beyond / block as u64).to_le_bytes());
+            assert!(Hasher::restore(algorithm, &endless, beyond).is_none(), "it could not be finished");
+        }
     }
 
     #[test]
@@ -160,7 +194,7 @@ mod tests {
                     hasher.update(&content[from..cut]);
                     from = cut;
                     if let Some(saved) = hasher.save() {
-                        hasher = Hasher::restore(algorithm, saved.as_bytes()).unwrap();
+                        hasher = Hasher::restore(algorithm, saved.as_bytes(), cut as u64).unwrap();
                     }
                 }
                 hasher.update(&content[from..]);

@@ -5,6 +5,7 @@
 
 mod clients;
 mod durable;
+mod fuzz;
 mod harness;
 mod http;
 mod licences;

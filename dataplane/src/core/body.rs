@@ -52,7 +52,7 @@ impl Incoming {
         let rest = match length {
             BodyLength::None | BodyLength::Known(0) => Rest::Done,
             BodyLength::Known(length) => Rest::Known(length),
-            BodyLength::Chunked => Rest::Chunked(Chunked::new()),
+            BodyLength::Chunked => Rest::Chunked(Chunked::default()),
         };
         Incoming { rest, expects_continue, began: now, received_bytes: 0, discarded: 0 }
     }

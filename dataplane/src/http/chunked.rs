@@ -46,12 +46,14 @@ enum Part {
 
 const MALFORMED: Problem = Problem::RequestMalformed { why: "the chunked body is malformed" };
 
-impl Chunked {
+impl Default for Chunked {
     /// At the start of a body.
-    pub fn new() -> Chunked {
+    fn default() -> Chunked {
         Chunked { state: State::Size { value: 0, digits: 0 }, skipped: 0 }
     }
+}
 
+impl Chunked {
     /// Whether the last chunk and its trailers are through.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     fn decode(text: &[u8], cut: usize) -> Result<(Vec<u8>, usize, bool), Problem> {
-        let mut decoder = Chunked::new();
+        let mut decoder = Chunked::default();
         let mut out = Vec::new();
         let mut consumed = 0;
         for part in text.chunks(cut.max(1)) {

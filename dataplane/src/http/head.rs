@@ -7,6 +7,10 @@ use oci::{Method, Problem};
 
 use crate::limits::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX, TARGET_BYTES_MAX};
 
+/// Room for the longest target, a method and the version. The line may come in any number of pieces, so it is
+/// refused by its length and not by what of it has arrived.
+const REQUEST_LINE_BYTES_MAX: usize = TARGET_BYTES_MAX + 64;
+
 /// What the bytes so far are.
 pub enum Parsed<'b> {
     /// Not a whole head yet, and nothing wrong with it.
@@ -18,7 +22,7 @@ pub enum Parsed<'b> {
 }
 
 /// A request head, borrowed from the bytes it came in.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Head<'b> {
     /// Bytes of the head, the empty line included.
     pub len: usize,
@@ -78,7 +82,7 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
 
 /// The length of the head, once its empty line is there. Every line must end with CR LF.
 fn find_end(bytes: &[u8]) -> Result<Option<usize>, Problem> {
-    match bytes.first() {
+    match bytes.strip_prefix(b"\r\n").unwrap_or(bytes).first() {
         None => return Ok(None),
         Some(0x16) => return Err(malformed("this port speaks plain HTTP, not TLS")),
         Some(first) if !first.is_ascii_uppercase() && *first != b'\r' => {
@@ -102,10 +106,13 @@ fn find_end(bytes: &[u8]) -> Result<Option<usize>, Problem> {
             // RFC 9112 §2.2 has us ignore one empty line before a request, not a stream of them.
             return Err(malformed("empty lines before the request"));
         }
+        if !empty && !seen_request_line && end > REQUEST_LINE_BYTES_MAX {
+            return Err(Problem::UriTooLong);
+        }
         seen_request_line |= !empty;
         line = end + 1;
     }
-    if !seen_request_line && bytes.len() > TARGET_BYTES_MAX + 64 {
+    if !seen_request_line && bytes.len() > REQUEST_LINE_BYTES_MAX {
         return Err(Problem::UriTooLong);
     }
     if bytes.len() >= HEAD_BYTES_MAX { Err(Problem::HeadersTooLarge) } else { Ok(None) }
@@ -343,6 +350,22 @@ mod tests {
                 (got, _) => panic!("{fields:?} gave {got:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_long_request_line_is_refused_whole_or_in_pieces() {
+        let of = |method: usize| {
+            let (method, target) = ("M".repeat(method), "t".repeat(TARGET_BYTES_MAX - 1));
+            format!("{method} /{target} HTTP/1.1\r\nHost: h\r\n\r\n")
+        };
+        let longest = of(REQUEST_LINE_BYTES_MAX - TARGET_BYTES_MAX - " / HTTP/1.1\r".len() + 1);
+        let line = longest.find('\n').unwrap();
+        assert_eq!(line, REQUEST_LINE_BYTES_MAX);
+        assert!(matches!(parsed(&longest[..line]), Err(None)));
+        assert!(parsed(&longest).is_ok());
+        let longer = format!("M{longest}");
+        assert!(matches!(parsed(&longer[..=line]), Err(Some(Problem::UriTooLong))));
+        assert!(matches!(parsed(&longer), Err(Some(Problem::UriTooLong))));
     }
 
     #[test]

@@ -42,6 +42,7 @@ use crate::{
 };
 
 pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
+pub use record::{Record, Step, Told, read as read_records};
 pub use start::open;
 pub use upload::Upload;
 

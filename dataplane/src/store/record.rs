@@ -12,33 +12,33 @@ use oci::{Algorithm, Digest, RepositoryName};
 use crate::limits::STATE_RECORD_BYTES_MAX;
 
 /// A slot of a state file.
-pub(super) type SlotBytes = [u8; STATE_RECORD_BYTES_MAX];
+pub type SlotBytes = [u8; STATE_RECORD_BYTES_MAX];
 
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
 
 /// What never changes about a session, and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub struct Record {
     /// The boot in which it was written: it was never synced, so another boot's says nothing.
-    pub(super) boot: [u8; 16],
+    pub boot: [u8; 16],
     /// The repository that is pushed to.
-    pub(super) repository: RepositoryName,
+    pub repository: RepositoryName,
     /// Who opened the session.
-    pub(super) principal: Principal,
+    pub principal: Principal,
     /// When, in seconds since 1970.
-    pub(super) created_unix: u64,
+    pub created_unix: u64,
     /// What its bytes are hashed with as they arrive.
-    pub(super) algorithm: Algorithm,
+    pub algorithm: Algorithm,
     /// Bytes that are in the file.
-    pub(super) offset: u64,
+    pub offset: u64,
     /// Progress, or the end.
-    pub(super) step: Step,
+    pub step: Step,
 }
 
 /// What a record was written for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
     /// Bytes arrived; the running hash, empty where there is no form to save it in.
     Progress(Vec<u8>),
     /// The keeper is about to link the file to this digest.
@@ -47,7 +47,7 @@ pub(super) enum Step {
 
 impl Record {
     /// The slot that holds this record.
-    pub(super) fn encode(&self) -> SlotBytes {
+    pub fn encode(&self) -> SlotBytes {
         let mut body = Vec::with_capacity(STATE_RECORD_BYTES_MAX);
         body.push(VERSION);
         body.extend_from_slice(&self.boot);
@@ -77,7 +77,7 @@ impl Record {
     }
 
     /// `None`: not a whole record of this version.
-    pub(super) fn decode(slot: &[u8]) -> Option<Record> {
+    pub fn decode(slot: &[u8]) -> Option<Record> {
         if slot.len() != STATE_RECORD_BYTES_MAX {
             return None;
         }
@@ -113,15 +113,15 @@ impl Record {
 
 /// What a state file says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub struct Told {
     /// The last record of progress.
-    pub(super) progress: Option<Record>,
+    pub progress: Option<Record>,
     /// What the file was about to be linked to, if the keeper had it.
-    pub(super) closing: Option<Digest>,
+    pub closing: Option<Digest>,
 }
 
 /// Reads slots, oldest first. A part of a slot at the end is nothing.
-pub(super) fn read(slots: &[u8]) -> Told {
+pub fn read(slots: &[u8]) -> Told {
     let mut told = Told::default();
     for record in slots.chunks_exact(STATE_RECORD_BYTES_MAX).filter_map(Record::decode) {
         match record.step {

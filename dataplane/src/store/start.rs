@@ -132,7 +132,7 @@ fn restore(
     })))
 }
 
-/// The saved hash is none of its algorithm's.
+/// The saved hash is none of its algorithm's, or not of the bytes that the record says.
 struct Unreadable;
 
 /// The hash to go on from. `None`: it can't be saved, so it is lost.
@@ -140,7 +140,9 @@ fn running(record: &Record) -> Result<Option<Hasher>, Unreadable> {
     match &record.step {
         Step::Progress(_) if record.offset == 0 => Ok(Some(Hasher::new(record.algorithm))),
         Step::Progress(saved) if saved.is_empty() => Ok(None),
-        Step::Progress(saved) => Hasher::restore(record.algorithm, saved).map(Some).ok_or(Unreadable),
+        Step::Progress(saved) => {
+            Hasher::restore(record.algorithm, saved, record.offset).map(Some).ok_or(Unreadable)
+        }
         Step::Closing(_) => Err(Unreadable),
     }
 }
