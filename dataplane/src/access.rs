@@ -138,6 +138,11 @@ impl AccessLog {
         AccessLog { producer: None }
     }
 
+    /// Whether it keeps records; where it does not, none need be made.
+    pub fn is_on(&self) -> bool {
+        self.producer.is_some()
+    }
+
     /// False: the ring is full and the record is dropped; count it.
     #[must_use]
     pub fn record(&mut self, record: AccessRecord) -> bool {

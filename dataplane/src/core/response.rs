@@ -21,6 +21,8 @@ pub struct OpenBlob {
     pub file: File,
     /// Its length.
     pub size_bytes: u64,
+    /// The lines of a head that every answer with bytes of it has.
+    pub lines: Box<[u8]>,
 }
 
 /// What is sent after the head.
@@ -159,6 +161,16 @@ impl Response {
     }
 }
 
+impl OpenBlob {
+    /// A blob of that digest and length.
+    pub fn new(file: File, digest: &Digest, size_bytes: u64) -> OpenBlob {
+        let mut lines = Lines::default();
+        lines.digest_field("Docker-Content-Digest", digest, false).digest_field("ETag", digest, true);
+        lines.fixed("Accept-Ranges: bytes\r\nX-Content-Type-Options: nosniff\r\n");
+        OpenBlob { file, size_bytes, lines: lines.into_bytes().into_boxed_slice() }
+    }
+}
+
 impl FilePart {
     /// All that `span` says.
     pub fn new(blob: Rc<OpenBlob>, span: Span) -> FilePart {
@@ -237,8 +249,8 @@ impl Core {
     /// The lines that every answer starts with.
     pub fn lines(&self, status: u16) -> Lines {
         let mut lines = Lines::new(self.spare_head(), status);
-        lines.field("Date", self.date().as_bytes());
-        lines.field("Docker-Distribution-Api-Version", b"registry/2.0");
+        lines.fixed("Date: ").rendered(self.date().as_bytes()).fixed("\r\n");
+        lines.fixed("Docker-Distribution-Api-Version: registry/2.0\r\n");
         lines
     }
 
