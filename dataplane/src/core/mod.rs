@@ -59,6 +59,7 @@ pub struct Core {
     recv: RefCell<Box<[u8]>>,
     small: RefCell<Box<[u8]>>,
     spare_heads: RefCell<Vec<Vec<u8>>>,
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     spare_exchanges: RefCell<Vec<Box<Exchange>>>,
     /// When the connection that has its turn got it: a clock that is free.
     turn_began: Cell<Instant>,

@@ -32,6 +32,11 @@ pub struct Plane {
 
 impl Plane {
     pub fn start(leg: Driver) -> Plane {
+        Plane::with(leg, false)
+    }
+
+    /// Maybe with an access log, of which nobody sees anything.
+    pub fn with(leg: Driver, access_log: bool) -> Plane {
         let place = Arc::new(Place::new());
         let faults = Faults::recording();
         let (control, Lanes { questions, forwards }) = Control::lanes(QUESTIONS_MAX, FORWARDS_MAX);
@@ -43,7 +48,7 @@ impl Plane {
                 Driver::Uring => IoChoice::Uring,
                 Driver::Epoll => IoChoice::Epoll,
             },
-            access_log: false,
+            access_log,
             reserve_bytes: 1 << 20,
             limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..Limits::default() },
         };
@@ -112,7 +117,7 @@ pub struct Client {
 /// What came back.
 pub struct Answer {
     pub status: u16,
-    head: String,
+    pub head: String,
     pub body: Vec<u8>,
 }
 
