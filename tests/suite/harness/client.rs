@@ -96,7 +96,9 @@ impl Client {
         let _answered_early = self.stream().write_all(bytes);
     }
 
-    /// Reads the next reply, interim ones included; `Ok(None)` if the connection ended instead.
+    /// Reads the next reply, interim ones included, and holds it to the rules that every reply has to keep;
+    /// `Ok(None)` if the connection ended instead.
+    #[track_caller]
     pub fn try_read(&mut self, method: &str) -> io::Result<Option<Response>> {
         let timeout = self.timeout;
         let Client { stream: Some(stream), pending, .. } = self else {
@@ -114,6 +116,9 @@ impl Client {
         });
         if !matches!(&read, Ok(Some(response)) if !response.closes()) {
             self.stream = None;
+        }
+        if let Ok(Some(response)) = &read {
+            replies::check(response, method, &self.secret);
         }
         read
     }
@@ -250,7 +255,7 @@ impl Request<'_> {
         out
     }
 
-    /// Sends it, reads the whole reply, and holds it to the rules that every reply has to keep.
+    /// Sends it, reads the whole reply, and holds it to what a reply to this has to say, too.
     #[track_caller]
     pub fn send(self) -> Response {
         match self.try_send() {
@@ -271,7 +276,7 @@ impl Request<'_> {
         client.send_bytes(&bytes);
         let response = client.try_read(&method)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         assert!(client.pending.is_empty(), "bytes after the reply to {method} {target}");
-        replies::check(&response, &method, &target, &client.secret);
+        replies::check_target(&response, &method, &target);
         Ok(response)
     }
 }
