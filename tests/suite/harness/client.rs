@@ -107,7 +107,7 @@ impl Client {
         stream.set_read_timeout(Some(timeout))?;
         let mut chunk = vec![0; 128 * 1024];
         let read = response::read(pending, method == "HEAD", |pending| {
-            let got = match stream.read(&mut chunk) {
+            let got = match receive(stream, &mut chunk) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset && pending.is_empty() => 0,
                 other => other?,
             };
@@ -141,7 +141,7 @@ impl Client {
         let mut chunk = vec![0; 4096];
         let mut total = 0;
         while total < count {
-            match stream.read(&mut chunk) {
+            match receive(stream, &mut chunk) {
                 Ok(0) | Err(_) => break,
                 Ok(got) => total += got,
             }
@@ -157,7 +157,7 @@ impl Client {
         }
         let Some(stream) = self.stream.as_mut() else { return true };
         stream.set_read_timeout(Some(timeout)).expect("a timeout above zero");
-        match stream.read(&mut [0; 64]) {
+        match receive(stream, &mut [0; 64]) {
             Ok(0) => true,
             Ok(_) => false,
             Err(error) => matches!(
@@ -174,7 +174,7 @@ impl Client {
         stream.set_read_timeout(Some(self.timeout)).expect("a timeout above zero");
         let mut all = Vec::new();
         let mut chunk = [0; 16 * 1024];
-        while let Ok(got) = stream.read(&mut chunk) {
+        while let Ok(got) = receive(&mut stream, &mut chunk) {
             if got == 0 {
                 break;
             }
@@ -278,5 +278,15 @@ impl Request<'_> {
         assert!(client.pending.is_empty(), "bytes after the reply to {method} {target}");
         replies::check_target(&response, &method, &target);
         Ok(response)
+    }
+}
+
+/// A read that does not end because this process was stopped and goes on: Linux says EINTR to one with a timeout.
+fn receive(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
