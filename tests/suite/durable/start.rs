@@ -2,7 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use crate::harness::{Launch, Server, TempDir, legs, noise, say};
+use serde_json::json;
+
+use crate::harness::{Launch, Server, TempDir, Volume, has_root, legs, noise, say, setting};
 
 /// Names in `blobs/sha256`: many enough that a start which lists them is seen.
 const STORED: usize = 200_000;
@@ -112,6 +114,51 @@ legs! {
         });
         assert!(server.upload_dirs().is_empty(), "the upload's name is gone");
         server.client().assert_blob("start/row", digest, &bytes);
+    }
+
+    /// A link can't cross from one volume to another, and a commit is a link.
+    fn one_volume_for_blobs_and_uploads(leg) {
+        if !has_root() {
+            return;
+        }
+        let dir = TempDir::new("two-volumes");
+        let server = Launch::on(leg).start_on(dir.path());
+        let digest = server.client().push_blob("start/volumes", &noise(804, 1000));
+        server.stop();
+        for other in ["uploads", "blobs/sha512"] {
+            let volume = Volume::tmpfs_over(&dir.path().join(other));
+            let (status, said) = Launch::on(leg).expects_log("volume").refuses_on(dir.path());
+            assert_eq!(status.code(), Some(1));
+            assert!(said.contains("blobs and uploads have to be on one volume"), "{other}: {said}");
+            drop(volume);
+        }
+        let server = Launch::on(leg).start_on(dir.path());
+        server.client().assert_blob("start/volumes", digest, &noise(804, 1000));
+    }
+
+    /// Where we know no rule for a sync of the whole volume, an operator is told, and pushes work all the same.
+    fn an_unknown_file_system_is_told(leg) {
+        if !has_root() {
+            return;
+        }
+        let volume = Volume::tmpfs(64);
+        let launch = Launch::on(leg).set(setting::RESERVE_BYTES, 0).expects_log("volume-wide sync");
+        let server = launch.start_on(&volume.data());
+        let health = server.health();
+        assert_eq!(health["disk"]["filesystem"], "tmpfs", "{health}");
+        let warning = "the data directory is on tmpfs: no rule is known for its volume-wide sync";
+        let told = health["warnings"].as_array().unwrap();
+        assert!(told.len() == 1 && told[0].as_str().unwrap().starts_with(warning), "{health}");
+        let logged = server.log().iter().filter(|line| line.contains("WARN") && line.contains(warning)).count();
+        assert_eq!(logged, 1, "{:?}", server.log());
+        let digest = server.client().push_blob("start/unknown", &noise(805, 1000));
+        server.client().assert_blob("start/unknown", digest, &noise(805, 1000));
+        assert_eq!(server.metric("gantry_store_volume_fsyncs_total"), 0.0);
+
+        let known = Volume::ext4(64);
+        let server = Launch::on(leg).set(setting::RESERVE_BYTES, 0).start_on(&known.data());
+        let health = server.health();
+        assert_eq!((&health["disk"]["filesystem"], &health["warnings"]), (&json!("ext4"), &json!([])));
     }
 
     fn a_metadata_file_of_the_future_is_refused(leg) {
