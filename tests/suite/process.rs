@@ -43,6 +43,62 @@ legs! {
         assert!(health["disk"]["free_bytes"].as_u64().is_some_and(|free| free > 0), "{health}");
     }
 
+    /// A connection goes to the core that has the fewest, whatever came and went before.
+    fn connections_go_to_the_least_loaded_core(leg) {
+        let server = Launch::on(leg).cores(2).start();
+        let mut asker = server.client();
+        let mut spread = || -> Vec<u64> {
+            let health = asker.get("/healthz").expect(200).json();
+            let cores = health["cores"].as_array().unwrap();
+            cores.iter().map(|core| core["connections"].as_u64().unwrap()).collect()
+        };
+        let connect = || {
+            let mut client = server.client();
+            client.get("/v2/").expect(200);
+            client
+        };
+        wait_for("the start's own are gone", Duration::from_secs(5), || spread().iter().sum::<u64>() == 1);
+        let mut by_core = [vec![], vec![]];
+        for _ in 0..7 {
+            let before = spread();
+            let client = connect();
+            by_core[usize::from(spread()[1] > before[1])].push(client);
+        }
+        assert_eq!(spread(), [4, 4]);
+        let gone = by_core[0].len() as u64;
+        by_core[0].clear();
+        wait_for("one core has few", Duration::from_secs(5), || spread() == [4 - gone, 4]);
+        let again: Vec<_> = (0..gone).map(|_| connect()).collect();
+        assert_eq!(spread(), [4, 4]);
+        drop(again);
+    }
+
+    /// Each core's thread has one CPU of those that the process may use, in turn.
+    fn cores_are_pinned(leg) {
+        let cores = 3;
+        let server = Launch::on(leg).cores(cores).start();
+        let task = |id: &str, file: &str| fs::read_to_string(format!("/proc/{}/task/{id}/{file}", server.pid())).unwrap();
+        let cpus = |id: &str| -> Vec<usize> {
+            let status = task(id, "status");
+            let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+            list.trim().split(',').flat_map(|part| {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                first.parse::<usize>().unwrap()..=last.parse().unwrap()
+            }).collect()
+        };
+        let all = cpus(&server.pid().to_string());
+        let mut pinned = vec![Vec::new(); cores];
+        for entry in fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap() {
+            let id = entry.unwrap().file_name().into_string().unwrap();
+            let name = task(&id, "comm");
+            if let Some(core) = name.trim().strip_prefix("core-") {
+                pinned[core.parse::<usize>().unwrap()] = cpus(&id);
+            }
+        }
+        let expected: Vec<_> = (0..cores).map(|core| vec![all[core % all.len()]]).collect();
+        assert_eq!(pinned, expected);
+    }
+
     /// The families that an operator watches, by name and type, and what moves each.
     fn metrics(leg) {
         let server = Launch::on(leg).cores(1).start();
