@@ -292,6 +292,26 @@ fn no_banned_words() {
     assert_none("banned", offences);
 }
 
+/// Every end-point of the spec has its tests, found by its id, which stands in the file's name and in its header.
+#[test]
+fn every_end_point_has_its_tests() {
+    const END_POINTS: u32 = 14;
+    let mut seen = BTreeSet::new();
+    for path in files("tests/suite/wire", &[".rs"]) {
+        let name = path.file_stem().expect("it has one").to_string_lossy().into_owned();
+        let Some(ids) = name.strip_prefix("end_") else { continue };
+        let text = fs::read_to_string(root().join(&path)).expect("a source file is UTF-8");
+        let header: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        for id in ids.split('_').map_while(|id| id.parse::<u32>().ok()) {
+            assert!(has_word(&header, &format!("end-{id}")), "{} does not tell of end-{id}", path.display());
+            assert!(text.contains("legs! {"), "{} has tests on both legs", path.display());
+            seen.insert(id);
+        }
+    }
+    let bare = (1..=END_POINTS).filter(|id| !seen.contains(id));
+    assert_none("end-points without tests", bare.map(|id| format!("end-{id}")).collect());
+}
+
 /// One exhaustive table from a problem to the wire: a new variant must choose.
 #[test]
 fn the_table_of_problems_has_no_catch_all() {
