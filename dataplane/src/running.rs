@@ -305,11 +305,15 @@ impl Acceptor {
 
 /// What a client is told that can't even be listened to.
 fn busy() -> Vec<u8> {
+    let body = Problem::Overloaded { retry_after_s: 1 }.body();
     let mut lines = Lines::new(Vec::new(), 503);
     lines.field("Date", HttpDate::at(unix_time()).as_bytes());
     lines.field("Docker-Distribution-Api-Version", b"registry/2.0");
-    lines.field("Retry-After", b"1").field("Connection", b"close").number_field("Content-Length", 0);
-    lines.finish()
+    lines.field("Retry-After", b"1").field("Connection", b"close");
+    lines.field("Content-Type", b"application/json").number_field("Content-Length", body.len() as u64);
+    let mut answer = lines.finish();
+    answer.extend_from_slice(body.as_bytes());
+    answer
 }
 
 /// A core's only future: takes up sockets until it is told to end.

@@ -43,7 +43,8 @@ pub enum Problem {
     },
     /// No such manifest in this repository.
     ManifestUnknown(Reference),
-    /// The manifest names what is not in the repository.
+    /// The manifest names what is not in the repository. Each digest is an entry of the body, up to
+    /// [`Problem::MISSING_NAMED_MAX`] of them; one entry more says how many others there are.
     ManifestBlobUnknown(Vec<Digest>),
     /// The manifest has more bytes than are taken.
     ManifestTooLarge,
@@ -145,8 +146,8 @@ pub enum Problem {
 pub struct Wire {
     /// Status.
     pub status: u16,
-    /// Code of the JSON body. `None`: the spec has none that fits, and the body is empty.
-    pub code: Option<&'static str>,
+    /// Code of the JSON body. Where HTTP has an error and the spec has none that fits, it is `UNSUPPORTED`.
+    pub code: &'static str,
     /// Headers that belong to this answer alone, in lower case; allocates only if there are any.
     pub headers: Vec<(&'static str, String)>,
 }
@@ -175,69 +176,61 @@ impl Problem {
     /// The whole mapping to the wire. No `_` arm: a new variant must choose.
     pub fn wire(&self) -> Wire {
         let (status, code, headers) = match self {
-            Problem::NameInvalid => (400, Some(code::NAME_INVALID), vec![]),
-            Problem::NameUnknown(_) => (404, Some(code::NAME_UNKNOWN), vec![]),
+            Problem::NameInvalid => (400, code::NAME_INVALID, vec![]),
+            Problem::NameUnknown(_) => (404, code::NAME_UNKNOWN, vec![]),
             Problem::DigestInvalid { .. } | Problem::DigestMismatch { .. } => {
-                (400, Some(code::DIGEST_INVALID), vec![])
+                (400, code::DIGEST_INVALID, vec![])
             }
-            Problem::TagInvalid | Problem::ManifestInvalid { .. } => {
-                (400, Some(code::MANIFEST_INVALID), vec![])
-            }
-            Problem::ReferenceInvalid | Problem::ManifestUnknown(_) => {
-                (404, Some(code::MANIFEST_UNKNOWN), vec![])
-            }
-            Problem::ManifestBlobUnknown(_) => (404, Some(code::MANIFEST_BLOB_UNKNOWN), vec![]),
-            Problem::ManifestTooLarge | Problem::TooManyDescriptors => {
-                (413, Some(code::MANIFEST_INVALID), vec![])
-            }
-            Problem::BlobUnknown(_) => (404, Some(code::BLOB_UNKNOWN), vec![]),
-            Problem::BlobTooLarge { .. } => (413, Some(code::BLOB_UPLOAD_INVALID), vec![]),
-            Problem::BlobUploadUnknown => (404, Some(code::BLOB_UPLOAD_UNKNOWN), vec![]),
-            Problem::BlobUploadInvalid { .. } => (400, Some(code::BLOB_UPLOAD_INVALID), vec![]),
-            Problem::UploadBusy => (409, Some(code::BLOB_UPLOAD_INVALID), vec![]),
+            Problem::TagInvalid | Problem::ManifestInvalid { .. } => (400, code::MANIFEST_INVALID, vec![]),
+            Problem::ReferenceInvalid | Problem::ManifestUnknown(_) => (404, code::MANIFEST_UNKNOWN, vec![]),
+            Problem::ManifestBlobUnknown(_) => (404, code::MANIFEST_BLOB_UNKNOWN, vec![]),
+            Problem::ManifestTooLarge | Problem::TooManyDescriptors => (413, code::MANIFEST_INVALID, vec![]),
+            Problem::BlobUnknown(_) => (404, code::BLOB_UNKNOWN, vec![]),
+            Problem::BlobTooLarge { .. } => (413, code::BLOB_UPLOAD_INVALID, vec![]),
+            Problem::BlobUploadUnknown => (404, code::BLOB_UPLOAD_UNKNOWN, vec![]),
+            Problem::BlobUploadInvalid { .. } => (400, code::BLOB_UPLOAD_INVALID, vec![]),
+            Problem::UploadBusy => (409, code::BLOB_UPLOAD_INVALID, vec![]),
             Problem::ChunkOutOfOrder { location, offset } => (
                 416,
-                Some(code::BLOB_UPLOAD_INVALID),
+                code::BLOB_UPLOAD_INVALID,
                 vec![("location", location.clone()), ("range", format!("0-{}", offset.saturating_sub(1)))],
             ),
-            Problem::SizeInvalid => (400, Some(code::SIZE_INVALID), vec![]),
+            Problem::SizeInvalid => (400, code::SIZE_INVALID, vec![]),
             Problem::RangeUnsatisfiable { size_bytes } => {
-                (416, Some(code::UNSUPPORTED), vec![("content-range", format!("bytes */{size_bytes}"))])
+                (416, code::UNSUPPORTED, vec![("content-range", format!("bytes */{size_bytes}"))])
             }
             Problem::TooManyRanges | Problem::PaginationNumberInvalid | Problem::RequestMalformed { .. } => {
-                (400, Some(code::UNSUPPORTED), vec![])
+                (400, code::UNSUPPORTED, vec![])
             }
-            Problem::TooManyTags => (414, Some(code::UNSUPPORTED), vec![]),
-            Problem::PreconditionFailed => (412, None, vec![]),
-            Problem::UriTooLong => (414, None, vec![]),
-            Problem::HeadersTooLarge => (431, None, vec![]),
-            Problem::LengthRequired => (411, None, vec![]),
-            Problem::RequestTimeout => (408, None, vec![]),
-            Problem::ExpectationFailed => (417, None, vec![]),
-            Problem::VersionUnsupported => (505, None, vec![]),
+            Problem::TooManyTags => (414, code::UNSUPPORTED, vec![]),
+            Problem::PreconditionFailed => (412, code::UNSUPPORTED, vec![]),
+            Problem::UriTooLong => (414, code::UNSUPPORTED, vec![]),
+            Problem::HeadersTooLarge => (431, code::UNSUPPORTED, vec![]),
+            Problem::LengthRequired => (411, code::UNSUPPORTED, vec![]),
+            Problem::RequestTimeout => (408, code::UNSUPPORTED, vec![]),
+            Problem::ExpectationFailed => (417, code::UNSUPPORTED, vec![]),
+            Problem::VersionUnsupported => (505, code::UNSUPPORTED, vec![]),
             // RFC 9110 §15.5.6 wants `Allow` on every 405; reading is what is left.
-            Problem::BlobReferenced { .. } => {
-                (405, Some(code::DENIED), vec![("allow", "GET, HEAD".to_owned())])
-            }
-            Problem::Denied => (403, Some(code::DENIED), vec![]),
-            Problem::Unauthorized => (401, Some(code::UNAUTHORIZED), vec![]),
+            Problem::BlobReferenced { .. } => (405, code::DENIED, vec![("allow", "GET, HEAD".to_owned())]),
+            Problem::Denied => (403, code::DENIED, vec![]),
+            Problem::Unauthorized => (401, code::UNAUTHORIZED, vec![]),
             Problem::MethodNotAllowed { allow } => {
-                (405, Some(code::UNSUPPORTED), vec![("allow", (*allow).to_owned())])
+                (405, code::UNSUPPORTED, vec![("allow", (*allow).to_owned())])
             }
-            Problem::NotFound => (404, Some(code::UNSUPPORTED), vec![]),
+            Problem::NotFound => (404, code::UNSUPPORTED, vec![]),
             Problem::Overloaded { retry_after_s } => {
-                (503, Some(code::TOOMANYREQUESTS), vec![("retry-after", retry_after_s.to_string())])
+                (503, code::TOOMANYREQUESTS, vec![("retry-after", retry_after_s.to_string())])
             }
-            Problem::WritesRefused { .. } => (503, Some(code::UNAVAILABLE), vec![]),
-            Problem::DiskFull => (507, Some(code::UNAVAILABLE), vec![]),
-            Problem::BlobLost(_) | Problem::Internal => (500, Some(code::UNKNOWN), vec![]),
+            Problem::WritesRefused { .. } => (503, code::UNAVAILABLE, vec![]),
+            Problem::DiskFull => (507, code::UNAVAILABLE, vec![]),
+            Problem::BlobLost(_) | Problem::Internal => (500, code::UNKNOWN, vec![]),
         };
         Wire { status, code, headers }
     }
 
-    /// `{"errors":[{"code":…,"message":…,"detail":…}]}`, or empty where [`Wire::code`] is `None`.
+    /// `{"errors":[{"code":…,"message":…,"detail":…}]}`.
     pub fn body(&self) -> String {
-        let Some(code) = self.wire().code else { return String::new() };
+        let code = self.wire().code;
         let errors: Vec<Value> = match self {
             Problem::ManifestBlobUnknown(missing) => missing_each(code, missing),
             _ => vec![json!({ "code": code, "message": self.message(), "detail": self.detail() })],

@@ -2,7 +2,7 @@
 //! `dataplane::limits`. `tidy` fails if a bound there has no test that names it.
 //!
 //! Elsewhere: queues, caches and what is kept, with a control plane that stalls, in `dataplane/tests/suite/`
-//! (`full.rs`, `bounded.rs`); times in `http/slow.rs` and `durable/stop.rs`; manifests in `wire/manifest_rules.rs`;
+//! (`full.rs`, `bounded.rs`); times in `http/slow.rs` and `durable/stop.rs`; manifests in `wire/end_7_manifest_rules.rs`;
 //! ranges and pages in `wire/`; the reserve in `durable/disk_full.rs`.
 
 use std::time::Duration;

@@ -4,6 +4,7 @@
 //! legs. `GANTRY_REQUIRE=uring,epoll,root,clients` turns a lack of the machine into a failure.
 
 mod clients;
+mod cold;
 mod durable;
 mod fuzz;
 mod harness;

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use serde_json::Value;
 
-use crate::harness::{Launch, Server, TempDir, legs, noise, wait_for};
+use crate::harness::{Launch, Server, TempDir, legs, noise, sha256, wait_for};
 
 /// Exit status, and stdout and stderr in one.
 fn gantry(args: &[&str], data: &Path) -> (Option<i32>, String) {
@@ -43,37 +43,152 @@ legs! {
         assert!(health["disk"]["free_bytes"].as_u64().is_some_and(|free| free > 0), "{health}");
     }
 
-    /// OpenMetrics text, of which the families that the issue names go up with what they count.
-    fn metrics(leg) {
-        let server = Server::start(leg);
-        let text = |server: &Server| String::from_utf8(server.client().get("/metrics").expect(200).body).unwrap();
-        let answer = server.client().get("/metrics").expect(200);
-        assert!(answer.header("content-type").starts_with("application/openmetrics-text"), "{}", answer.text());
-        let before = text(&server);
-        assert!(before.ends_with("# EOF\n"), "it ends so");
-        let digest = server.client().push_blob("process/metrics", &noise(1500, 100_000));
-        server.client().assert_blob("process/metrics", digest, &noise(1500, 100_000));
-        let after = text(&server);
-        let families: Vec<&str> = after.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        for (what, words) in [
-            ("requests", &["request"][..]), ("bytes", &["bytes"]), ("latency", &["seconds"]),
-            ("open connections", &["connection"]), ("cold reads", &["cold"]), ("stalls", &["stall"]),
-            ("upload sessions", &["session"]), ("fsyncs", &["sync"]), ("commits", &["commit", "batch"]),
-        ] {
-            assert!(families.iter().any(|family| words.iter().any(|word| family.contains(word))), "no {what} in {families:?}");
+    /// A connection goes to the core that has the fewest, whatever came and went before.
+    fn connections_go_to_the_least_loaded_core(leg) {
+        let server = Launch::on(leg).cores(2).start();
+        let mut asker = server.client();
+        let mut spread = || -> Vec<u64> {
+            let health = asker.get("/healthz").expect(200).json();
+            let cores = health["cores"].as_array().unwrap();
+            cores.iter().map(|core| core["connections"].as_u64().unwrap()).collect()
+        };
+        let connect = || {
+            let mut client = server.client();
+            client.get("/v2/").expect(200);
+            client
+        };
+        wait_for("the start's own are gone", Duration::from_secs(5), || spread().iter().sum::<u64>() == 1);
+        let mut by_core = [vec![], vec![]];
+        for _ in 0..7 {
+            let before = spread();
+            let client = connect();
+            by_core[usize::from(spread()[1] > before[1])].push(client);
         }
-        for family in families {
+        assert_eq!(spread(), [4, 4]);
+        let gone = by_core[0].len() as u64;
+        by_core[0].clear();
+        wait_for("one core has few", Duration::from_secs(5), || spread() == [4 - gone, 4]);
+        let again: Vec<_> = (0..gone).map(|_| connect()).collect();
+        assert_eq!(spread(), [4, 4]);
+        drop(again);
+    }
+
+    /// Each core's thread has one CPU of those that the process may use, in turn.
+    fn cores_are_pinned(leg) {
+        let cores = 3;
+        let server = Launch::on(leg).cores(cores).start();
+        let task = |id: &str, file: &str| fs::read_to_string(format!("/proc/{}/task/{id}/{file}", server.pid())).unwrap();
+        let cpus = |id: &str| -> Vec<usize> {
+            let status = task(id, "status");
+            let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+            list.trim().split(',').flat_map(|part| {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                first.parse::<usize>().unwrap()..=last.parse().unwrap()
+            }).collect()
+        };
+        let all = cpus(&server.pid().to_string());
+        let mut pinned = vec![Vec::new(); cores];
+        for entry in fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap() {
+            let id = entry.unwrap().file_name().into_string().unwrap();
+            let name = task(&id, "comm");
+            if let Some(core) = name.trim().strip_prefix("core-") {
+                pinned[core.parse::<usize>().unwrap()] = cpus(&id);
+            }
+        }
+        let expected: Vec<_> = (0..cores).map(|core| vec![all[core % all.len()]]).collect();
+        assert_eq!(pinned, expected);
+    }
+
+    /// The families that an operator watches, by name and type, and what moves each.
+    fn metrics(leg) {
+        let server = Launch::on(leg).cores(1).start();
+        let mut client = server.client();
+        client.push_blob("process/metrics", &noise(1500, 1000));
+        let before = server.metrics();
+        for (family, kind) in [
+            ("gantry_http_requests", "counter"),
+            ("gantry_http_sent_bytes", "counter"),
+            ("gantry_http_received_bytes", "counter"),
+            ("gantry_http_request_duration_seconds", "histogram"),
+            ("gantry_http_open_connections", "gauge"),
+            ("gantry_core_cold_reads", "counter"),
+            ("gantry_core_stalls", "counter"),
+            ("gantry_store_upload_sessions", "gauge"),
+            ("gantry_store_commits", "counter"),
+            ("gantry_store_data_fsyncs", "counter"),
+            ("gantry_store_volume_fsyncs", "counter"),
+            ("gantry_store_directory_fsyncs", "counter"),
+            ("gantry_metadata_commits", "counter"),
+        ] {
+            assert_eq!(before.kind(family), Some(kind), "{family}");
+        }
+        for family in before.names() {
             assert!(family.starts_with("gantry_"), "{family}");
         }
-        let total = |text: &str| -> f64 {
-            let samples = text.lines().filter(|line| line.contains("request") && line.contains("_total"));
-            samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+
+        let bytes = noise(1501, 100_000);
+        let digest = client.push_blob("process/metrics", &bytes);
+        client.assert_blob("process/metrics", digest, &bytes);
+        client.get("/v2/process/metrics/manifests/none").expect(404);
+        let after = server.metrics();
+        let grown = |sample: &str, labels: &[(&str, &str)]| after.sum(sample, labels) - before.sum(sample, labels);
+        let ended = |endpoint: &str, status: &str| {
+            grown("gantry_http_requests_total", &[("endpoint", endpoint), ("status", status)])
         };
-        assert!(total(&after) >= total(&before) + 3.0, "POST, PUT and GET were counted");
-        for line in after.lines().filter(|line| !line.starts_with('#')) {
-            let value = line.rsplit('}').next().unwrap().split_whitespace().find_map(|word| word.parse::<f64>().ok());
-            assert!(value.is_some(), "no sample: {line}");
+        for (endpoint, status) in [
+            ("open_upload", "2xx"), ("close_upload", "2xx"), ("get_blob", "2xx"), ("get_manifest", "4xx"), ("fixed", "2xx"),
+        ] {
+            assert_eq!(ended(endpoint, status), 1.0, "{endpoint}, {status}");
         }
+        assert_eq!(grown("gantry_http_requests_total", &[]), 5.0, "and nothing else");
+        assert_eq!(grown("gantry_http_request_duration_seconds_count", &[]), 5.0);
+        assert!(grown("gantry_http_request_duration_seconds_sum", &[]) > 0.0);
+        let sent = grown("gantry_http_sent_bytes_total", &[]);
+        assert!((100_000.0..110_000.0).contains(&sent), "{sent} bytes sent");
+        assert!(grown("gantry_http_received_bytes_total", &[]) >= 100_000.0);
+        assert_eq!(grown("gantry_store_commits_total", &[]), 1.0, "one blob");
+        assert_eq!(grown("gantry_store_data_fsyncs_total", &[]) + grown("gantry_store_volume_fsyncs_total", &[]), 1.0);
+        assert_eq!(grown("gantry_store_directory_fsyncs_total", &[]), 1.0);
+        assert_eq!(grown("gantry_metadata_commits_total", &[]), 1.0);
+    }
+
+    fn what_is_open_is_counted(leg) {
+        let server = Server::start(leg);
+        let sessions = || server.metric("gantry_store_upload_sessions");
+        let connections = || server.metric("gantry_http_open_connections");
+        let mut client = server.client();
+        let opened: Vec<_> = (0..3).map(|_| client.open_upload("process/open")).collect();
+        assert_eq!(sessions(), 3.0);
+        client.delete(&opened[0]).expect(204);
+        client.close_upload(&opened[1], sha256(b"")).expect(201);
+        wait_for("two have ended", Duration::from_secs(5), || sessions() == 1.0);
+        // This client, and the one that asks.
+        wait_for("only these are open", Duration::from_secs(5), || connections() == 2.0);
+        let held: Vec<_> = (0..5).map(|_| {
+            let mut client = server.client();
+            client.get("/v2/").expect(200);
+            client
+        }).collect();
+        wait_for("five more", Duration::from_secs(5), || connections() == 7.0);
+        drop(held);
+        wait_for("they are gone", Duration::from_secs(5), || connections() == 2.0);
+    }
+
+    /// A core that is held up in the middle of a turn says so: here the whole process is stopped for a while,
+    /// until that has met a turn.
+    fn a_stalled_core_is_counted(leg) {
+        let server = Launch::on(leg).cores(1).start();
+        let before = server.metric("gantry_core_stalls_total");
+        let pipelined = server.client().request("GET", "/v2/").to_bytes().repeat(50);
+        wait_for("a stall is counted", Duration::from_secs(20), || {
+            let mut client = server.client();
+            client.send_bytes(&pipelined);
+            server.pause(Duration::from_millis(5));
+            for _ in 0..50 {
+                client.read("GET").expect(200);
+            }
+            server.metric("gantry_core_stalls_total") > before
+        });
     }
 
     /// One event a request, client text escaped, nothing of what a client keeps secret.
@@ -121,17 +236,17 @@ legs! {
     fn a_patch_costs_no_flush(leg) {
         let server = Server::start(leg);
         let syncs = |server: &Server| {
-            let text = String::from_utf8(server.client().get("/metrics").expect(200).body).unwrap();
-            let samples = text.lines().filter(|line| !line.starts_with('#') && line.contains("sync") && line.contains("_total"));
-            samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+            let metrics = server.metrics();
+            let counters = ["store_data_fsyncs", "store_volume_fsyncs", "store_directory_fsyncs", "metadata_commits"];
+            counters.map(|name| metrics.sum(&format!("gantry_{name}_total"), &[]))
         };
         server.client().push_blob("process/flushes", b"what a commit costs is counted");
-        assert!(syncs(&server) > 0.0, "a push is synced, and that is counted");
         let location = server.client().open_upload("process/flushes");
         let before = syncs(&server);
         for number in 0..20 {
             server.client().patch_at(&location, number * 1000, &noise(number as u64, 1000)).expect(202);
         }
+        server.client().open_upload("process/flushes");
         assert_eq!(syncs(&server), before, "POST and PATCH cost no flush");
     }
 }

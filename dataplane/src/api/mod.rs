@@ -129,10 +129,6 @@ pub fn problem(core: &Core, problem: &Problem) -> Response {
     for (name, value) in &wire.headers {
         lines.field(name, value.as_bytes());
     }
-    let body = problem.body();
-    if body.is_empty() {
-        return Response::empty(wire.status, lines);
-    }
     lines.field("Content-Type", b"application/json");
-    Response::bytes(wire.status, lines, body.into())
+    Response::bytes(wire.status, lines, problem.body().into())
 }

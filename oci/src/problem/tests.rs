@@ -10,7 +10,7 @@ fn body(problem: &Problem) -> Value {
     serde_json::from_str(&problem.body()).unwrap()
 }
 
-/// One of each, with its status and code (empty: none).
+/// One of each, with its status and code.
 fn all() -> Vec<(Problem, u16, &'static str)> {
     let name = RepositoryName::parse("a/b").unwrap();
     let tag = Reference::Tag(Tag::parse("v1").unwrap());
@@ -37,15 +37,15 @@ fn all() -> Vec<(Problem, u16, &'static str)> {
         (Problem::RangeUnsatisfiable { size_bytes: 5 }, 416, "UNSUPPORTED"),
         (Problem::TooManyRanges, 400, "UNSUPPORTED"),
         (Problem::PaginationNumberInvalid, 400, "UNSUPPORTED"),
-        (Problem::PreconditionFailed, 412, ""),
+        (Problem::PreconditionFailed, 412, "UNSUPPORTED"),
         (Problem::TooManyTags, 414, "UNSUPPORTED"),
-        (Problem::UriTooLong, 414, ""),
-        (Problem::HeadersTooLarge, 431, ""),
+        (Problem::UriTooLong, 414, "UNSUPPORTED"),
+        (Problem::HeadersTooLarge, 431, "UNSUPPORTED"),
         (Problem::RequestMalformed { why }, 400, "UNSUPPORTED"),
-        (Problem::LengthRequired, 411, ""),
-        (Problem::RequestTimeout, 408, ""),
-        (Problem::ExpectationFailed, 417, ""),
-        (Problem::VersionUnsupported, 505, ""),
+        (Problem::LengthRequired, 411, "UNSUPPORTED"),
+        (Problem::RequestTimeout, 408, "UNSUPPORTED"),
+        (Problem::ExpectationFailed, 417, "UNSUPPORTED"),
+        (Problem::VersionUnsupported, 505, "UNSUPPORTED"),
         (Problem::BlobReferenced { digest: ONE, by: TWO }, 405, "DENIED"),
         (Problem::Denied, 403, "DENIED"),
         (Problem::Unauthorized, 401, "UNAUTHORIZED"),
@@ -63,11 +63,7 @@ fn all() -> Vec<(Problem, u16, &'static str)> {
 fn every_problem_has_its_status_code_and_body() {
     for (problem, status, code) in all() {
         let wire = problem.wire();
-        assert_eq!((wire.status, wire.code.unwrap_or_default()), (status, code), "{problem:?}");
-        if code.is_empty() {
-            assert_eq!(problem.body(), "", "{problem:?}");
-            continue;
-        }
+        assert_eq!((wire.status, wire.code), (status, code), "{problem:?}");
         let body = body(&problem);
         let errors = body["errors"].as_array().unwrap();
         assert_eq!(errors.len(), 1, "{problem:?}");
@@ -105,10 +101,20 @@ fn missing_digests_are_named_one_by_one() {
     let named: Vec<_> =
         two["errors"].as_array().unwrap().iter().map(|error| error["detail"]["digest"].clone()).collect();
     assert_eq!(named, [ONE.to_string(), TWO.to_string()]);
-    let many = body(&Problem::ManifestBlobUnknown(vec![ONE; Problem::MISSING_NAMED_MAX + 5]));
-    let errors = many["errors"].as_array().unwrap();
-    assert_eq!(errors.len(), Problem::MISSING_NAMED_MAX + 1);
-    assert_eq!(errors[Problem::MISSING_NAMED_MAX]["detail"]["more"], 5);
+    let errors = |missing| {
+        let body = body(&Problem::ManifestBlobUnknown(vec![ONE; missing]));
+        body["errors"].as_array().unwrap().clone()
+    };
+    let all = errors(Problem::MISSING_NAMED_MAX);
+    assert_eq!(all.len(), Problem::MISSING_NAMED_MAX);
+    assert!(all.iter().all(|error| error["detail"]["digest"] == ONE.to_string()));
+    for others in [1, 5] {
+        let cut = errors(Problem::MISSING_NAMED_MAX + others);
+        assert_eq!(cut[..Problem::MISSING_NAMED_MAX], all);
+        assert_eq!(cut.len(), Problem::MISSING_NAMED_MAX + 1);
+        assert_eq!(cut[Problem::MISSING_NAMED_MAX]["code"], "MANIFEST_BLOB_UNKNOWN");
+        assert_eq!(cut[Problem::MISSING_NAMED_MAX]["detail"]["more"], others);
+    }
 }
 
 #[test]

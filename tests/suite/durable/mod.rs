@@ -1,5 +1,6 @@
 //! What a 201 and a 202 mean (storage.md): kills, restarts, full and damaged disks.
 
+mod commits;
 mod damage;
 mod disk_full;
 mod flushes;

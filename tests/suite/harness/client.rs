@@ -96,7 +96,9 @@ impl Client {
         let _answered_early = self.stream().write_all(bytes);
     }
 
-    /// Reads the next reply, interim ones included; `Ok(None)` if the connection ended instead.
+    /// Reads the next reply, interim ones included, and holds it to the rules that every reply has to keep;
+    /// `Ok(None)` if the connection ended instead.
+    #[track_caller]
     pub fn try_read(&mut self, method: &str) -> io::Result<Option<Response>> {
         let timeout = self.timeout;
         let Client { stream: Some(stream), pending, .. } = self else {
@@ -105,7 +107,7 @@ impl Client {
         stream.set_read_timeout(Some(timeout))?;
         let mut chunk = vec![0; 128 * 1024];
         let read = response::read(pending, method == "HEAD", |pending| {
-            let got = match stream.read(&mut chunk) {
+            let got = match receive(stream, &mut chunk) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset && pending.is_empty() => 0,
                 other => other?,
             };
@@ -114,6 +116,9 @@ impl Client {
         });
         if !matches!(&read, Ok(Some(response)) if !response.closes()) {
             self.stream = None;
+        }
+        if let Ok(Some(response)) = &read {
+            replies::check(response, method, &self.secret);
         }
         read
     }
@@ -136,7 +141,7 @@ impl Client {
         let mut chunk = vec![0; 4096];
         let mut total = 0;
         while total < count {
-            match stream.read(&mut chunk) {
+            match receive(stream, &mut chunk) {
                 Ok(0) | Err(_) => break,
                 Ok(got) => total += got,
             }
@@ -152,7 +157,7 @@ impl Client {
         }
         let Some(stream) = self.stream.as_mut() else { return true };
         stream.set_read_timeout(Some(timeout)).expect("a timeout above zero");
-        match stream.read(&mut [0; 64]) {
+        match receive(stream, &mut [0; 64]) {
             Ok(0) => true,
             Ok(_) => false,
             Err(error) => matches!(
@@ -169,7 +174,7 @@ impl Client {
         stream.set_read_timeout(Some(self.timeout)).expect("a timeout above zero");
         let mut all = Vec::new();
         let mut chunk = [0; 16 * 1024];
-        while let Ok(got) = stream.read(&mut chunk) {
+        while let Ok(got) = receive(&mut stream, &mut chunk) {
             if got == 0 {
                 break;
             }
@@ -250,7 +255,7 @@ impl Request<'_> {
         out
     }
 
-    /// Sends it, reads the whole reply, and holds it to the rules that every reply has to keep.
+    /// Sends it, reads the whole reply, and holds it to what a reply to this has to say, too.
     #[track_caller]
     pub fn send(self) -> Response {
         match self.try_send() {
@@ -271,7 +276,17 @@ impl Request<'_> {
         client.send_bytes(&bytes);
         let response = client.try_read(&method)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         assert!(client.pending.is_empty(), "bytes after the reply to {method} {target}");
-        replies::check(&response, &method, &target, &client.secret);
+        replies::check_target(&response, &method, &target);
         Ok(response)
+    }
+}
+
+/// A read that does not end because this process was stopped and goes on: Linux says EINTR to one with a timeout.
+fn receive(stream: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }

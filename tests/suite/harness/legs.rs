@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use super::volume::Volume;
+
 /// Which I/O driver the server is told to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leg {
@@ -48,13 +50,15 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Whether we may mount and unshare; says so in one line if not.
+/// Whether we may mount and unshare, which a container's root may not; says so in one line if not.
 pub fn has_root() -> bool {
-    if rustix::process::geteuid().is_root() {
-        return true;
+    match Volume::can_be_made() {
+        Ok(()) => true,
+        Err(why) => {
+            lacks("root", why);
+            false
+        }
     }
-    lacks("root", "not run as root");
-    false
 }
 
 /// Makes of each `fn name(leg) { .. }` a module `name` with the tests `uring` and `epoll`.

@@ -10,6 +10,7 @@
 mod client;
 mod content;
 mod legs;
+mod metrics;
 mod multipart;
 mod replies;
 mod response;

@@ -1,5 +1,7 @@
 //! The rules that every reply keeps, whatever was asked; each reply of the whole suite passes here.
 
+use oci::{Digest, UploadId};
+
 use super::response::Response;
 
 /// The spec's codes, and the two that we add for 5xx.
@@ -22,16 +24,17 @@ const CODES: [&str; 16] = [
     "UNSUPPORTED",
 ];
 
-/// Fails if `response` to this request breaks a rule; `secret` is the server's data directory.
+/// Fails if `response` to a request of that method breaks a rule that holds whatever was asked; `secret` is the
+/// server's data directory.
 #[track_caller]
-pub fn check(response: &Response, method: &str, target: &str, secret: &str) {
-    let what = format!("{method} {target} -> {}", response.text());
+pub fn check(response: &Response, method: &str, secret: &str) {
+    if response.status < 200 {
+        assert!(response.headers.is_empty(), "an interim reply says nothing: {}", response.text());
+        return;
+    }
+    let what = format!("{method} -> {}", response.text());
     let date = response.get("date").unwrap_or_else(|| panic!("no Date: {what}"));
     assert!(date.len() == 29 && date.ends_with(" GMT"), "Date is no IMF-fixdate: {what}");
-    if target.starts_with("/v2/") {
-        let version = response.get("docker-distribution-api-version");
-        assert_eq!(version, Some("registry/2.0"), "{what}");
-    }
     for (name, value) in &response.headers {
         assert!(!value.contains(secret), "{name} shows an internal path: {what}");
         assert!(!name.eq_ignore_ascii_case("oci-chunk-min-length"), "we have no minimum: {what}");
@@ -54,25 +57,77 @@ pub fn check(response: &Response, method: &str, target: &str, secret: &str) {
         let after = response.get("retry-after").is_some_and(|after| after.parse::<u32>().is_ok());
         assert!(after || response.code() != "TOOMANYREQUESTS", "503 without Retry-After: {what}");
     }
+    let stored = response.get("docker-content-digest").is_some();
+    if stored && [200, 206].contains(&response.status) {
+        assert_eq!(response.get("x-content-type-options"), Some("nosniff"), "{what}");
+    }
     if response.status >= 400 {
-        check_error(response, &what, secret);
+        check_error(response, method, &what, secret);
     }
 }
 
-fn check_error(response: &Response, what: &str, secret: &str) {
+/// Likewise for the rules that depend on what was asked.
+#[track_caller]
+pub fn check_target(response: &Response, method: &str, target: &str) {
+    let what = format!("{method} {target} -> {}", response.text());
+    let Some(path) = target.strip_prefix("/v2/") else { return };
+    let version = response.get("docker-distribution-api-version");
+    assert_eq!(version, Some("registry/2.0"), "{what}");
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let segments: Vec<&str> = path.rsplit('/').collect();
+    let digest = match segments[..] {
+        [digest, "blobs", ..] if is_digest(digest) => Some(digest),
+        [reference, "manifests", ..] => Some(reference).filter(|text| is_digest(text)),
+        [_, "uploads", "blobs", ..] | ["uploads", "blobs", ..] => {
+            check_upload(response, segments[0], &what);
+            let named = query.split('&').filter_map(|pair| pair.split_once('='));
+            named.filter(|(key, _)| ["digest", "mount"].contains(key)).map(|(_, digest)| digest).next_back()
+        }
+        _ => return,
+    };
+    if ![200, 201, 206, 304].contains(&response.status) {
+        return;
+    }
+    let told = response.header("docker-content-digest");
+    let asked = digest.map(|digest| digest.replace("%3A", ":").replace("%3a", ":"));
+    assert!(asked.is_none_or(|asked| asked == told), "Docker-Content-Digest: {what}");
+    let told = Digest::parse(told).unwrap_or_else(|_| panic!("Docker-Content-Digest: {what}"));
+    if response.status == 200 && method == "GET" && segments[1] == "manifests" {
+        assert_eq!(Digest::of(told.algorithm(), &response.body), told, "the bytes are not those of {what}");
+    }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.contains(':') || text.contains("%3A") || text.contains("%3a")
+}
+
+/// `id` is the last segment of the path, which is empty or `uploads` for a POST.
+#[track_caller]
+fn check_upload(response: &Response, id: &str, what: &str) {
+    let uuid = response.get("docker-upload-uuid");
+    if UploadId::parse(id).is_none() {
+        // A blob that is there at once has no session.
+        assert_eq!(uuid.is_some(), response.status == 202, "Docker-Upload-UUID: {what}");
+    } else if [201, 202, 204, 404, 409, 413, 416].contains(&response.status) {
+        assert_eq!(uuid, Some(id), "Docker-Upload-UUID: {what}");
+    }
+}
+
+#[track_caller]
+fn check_error(response: &Response, method: &str, what: &str, secret: &str) {
     let text = String::from_utf8_lossy(&response.body);
     for internal in [secret, "src/", "os error", "panicked", "sqlite", "rusqlite", "control.db"] {
         assert!(!text.contains(internal), "the error shows {internal:?}: {what}");
     }
-    if response.body.is_empty() {
+    if method == "HEAD" {
         return;
     }
-    let media_type = response.get("content-type").unwrap_or_default();
-    // Outside of `/v2/` a document may say more than an error does: `/healthz` is one of 503 as well.
-    if !media_type.starts_with("application/json") || what.contains(" /healthz ") {
-        return;
-    }
+    assert_eq!(response.get("content-type"), Some("application/json"), "{what}");
     let body = response.json();
+    if body["writes"]["allowed"] == false {
+        // `/healthz` is a document of 503.
+        return;
+    }
     let errors = body["errors"].as_array().unwrap_or_else(|| panic!("no errors[]: {what}"));
     assert!(!errors.is_empty(), "errors[] is empty: {what}");
     for error in errors {

@@ -234,6 +234,14 @@ impl Server {
         names.filter(|name| name.to_string_lossy().starts_with(on)).count()
     }
 
+    /// Stops the whole process for so long, wherever it is.
+    pub fn pause(&self, time: Duration) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a pid is above zero");
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("our child");
+        std::thread::sleep(time);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("our child");
+    }
+
     /// Sends SIGTERM and does not wait.
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a pid is above zero");

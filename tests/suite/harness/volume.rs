@@ -5,41 +5,70 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::OnceLock,
 };
 
 use super::temp::TempDir;
 
 /// A mounted volume; unmounted on drop. Needs root.
 pub struct Volume {
-    dir: TempDir,
-    /// Holds the image that is mounted, if there is one.
-    _image: Option<TempDir>,
+    at: PathBuf,
+    /// Its mount point, and the image that is mounted there, if they are its own.
+    _own: Vec<TempDir>,
 }
 
 impl Volume {
     /// A tmpfs of so many MiB.
+    #[track_caller]
     pub fn tmpfs(mib: usize) -> Volume {
-        let dir = TempDir::new("volume");
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
-            .arg(dir.path()));
-        Volume { dir, _image: None }
+        Volume::try_tmpfs(mib).unwrap_or_else(|why| panic!("{why}"))
     }
 
     /// An ext4 of so many MiB on a loop device: a block device that counts its flushes.
+    #[track_caller]
     pub fn ext4(mib: u64) -> Volume {
+        Volume::try_ext4(mib).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// A tmpfs of one MiB over a directory that is there.
+    #[track_caller]
+    pub fn tmpfs_over(at: &Path) -> Volume {
+        mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], at).unwrap_or_else(|why| panic!("{why}"));
+        Volume { at: at.to_owned(), _own: Vec::new() }
+    }
+
+    /// Whether volumes and mount namespaces can be made here, tried once; otherwise why not.
+    pub fn can_be_made() -> &'static Result<(), String> {
+        static TRIED: OnceLock<Result<(), String>> = OnceLock::new();
+        TRIED.get_or_init(|| {
+            if !rustix::process::geteuid().is_root() {
+                return Err("not run as root".to_owned());
+            }
+            run(Command::new("unshare").args(["--mount", "true"]))?;
+            Volume::try_tmpfs(1)?;
+            Volume::try_ext4(8).map(drop)
+        })
+    }
+
+    fn try_tmpfs(mib: usize) -> Result<Volume, String> {
+        let dir = TempDir::new("volume");
+        mount(&["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"], dir.path())?;
+        Ok(Volume { at: dir.path().to_owned(), _own: vec![dir] })
+    }
+
+    fn try_ext4(mib: u64) -> Result<Volume, String> {
         let (dir, image) = (TempDir::new("volume"), TempDir::new("image"));
         let file = image.path().join("ext4");
         let made = fs::File::create(&file).and_then(|made| made.set_len(mib << 20));
         made.expect("a sparse file");
-        run(Command::new("mkfs.ext4").arg("-q").arg(&file));
-        run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(dir.path()));
-        Volume { dir, _image: Some(image) }
+        run(Command::new("mkfs.ext4").arg("-q").arg(&file))?;
+        mount(&["-o", "loop", &file.to_string_lossy()], dir.path())?;
+        Ok(Volume { at: dir.path().to_owned(), _own: vec![dir, image] })
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        &self.at
     }
 
     /// A data directory on it.
@@ -83,7 +112,12 @@ impl Drop for Volume {
     }
 }
 
-fn run(command: &mut Command) {
-    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(status.success(), "{command:?}: {status}");
+fn mount(what: &[&str], at: &Path) -> Result<(), String> {
+    run(Command::new("mount").args(what).arg(at))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}", said.trim())) }
 }

@@ -25,6 +25,31 @@ impl Source {
         Source { code: blank(&text), path, text, is_test }
     }
 
+    /// Every name in a path that begins with this crate, with its line: those of a `use` as well as others.
+    pub fn names_from(&self, name: &str) -> Vec<(usize, String)> {
+        let part = |c: char| c.is_alphanumeric() || c == '_';
+        let mut found = Vec::new();
+        let root = format!("{name}::");
+        for (at, _) in self.code.match_indices(&root) {
+            let before = &self.code[..at];
+            if before.ends_with(|c| part(c) || c == ':') && !before.ends_with(" ::") {
+                continue;
+            }
+            let path = &self.code[at + root.len()..];
+            let imports = before.trim_end_matches("::").ends_with("use ");
+            let end = path.find(|c| if imports { c == ';' } else { !part(c) && c != ':' });
+            let mut line = before.lines().count();
+            for text in path[..end.unwrap_or(path.len())].split_inclusive(|c| !part(c)) {
+                let word = text.trim_end_matches(|c| !part(c));
+                if !word.is_empty() {
+                    found.push((line, word.to_owned()));
+                }
+                line += text.matches('\n').count();
+            }
+        }
+        found
+    }
+
     /// The files that this file's `mod x;` may mean.
     pub fn modules(&self) -> Vec<PathBuf> {
         self.declared().into_iter().flat_map(|(name, _, at)| self.places(&name, at)).collect()
@@ -248,4 +273,14 @@ fn test_items_are_dropped() {
     let kept = drop_test_items(code);
     assert!(kept.contains("fn a()") && kept.contains("fn c()") && !kept.contains("unwrap"), "{kept}");
     assert!(has_word("x.unsafe()", "unsafe") && !has_word("unsafe_op", "unsafe"));
+}
+
+#[test]
+fn names_are_found_wherever_a_crate_is_named() {
+    let code =
+        "use std::{\n    fs::File,\n    io,\n};\nfn a() { std::thread::sleep(x.fs()); mystd::env(); }\n";
+    let source = Source { path: PathBuf::new(), text: String::new(), code: code.to_owned(), is_test: false };
+    let found = source.names_from("std");
+    let found: Vec<(usize, &str)> = found.iter().map(|(line, name)| (*line, name.as_str())).collect();
+    assert_eq!(found, [(2, "fs"), (2, "File"), (3, "io"), (5, "thread"), (5, "sleep")]);
 }

@@ -55,4 +55,31 @@ legs! {
             client.get(format!("/v2/_catalog?n={bad}")).expect(400);
         }
     }
+
+    /// Without `n` the first 1,000; no `n` gets more.
+    fn a_page_is_at_most_a_thousand(leg) {
+        const PUSHERS: usize = 15;
+        const EACH: usize = 67;
+        let server = Server::start(leg);
+        let image = server.client().push_image("r00000", "v1", 311);
+        std::thread::scope(|scope| {
+            for pusher in 0..PUSHERS {
+                let (mut client, layer) = (server.client(), image.layer);
+                scope.spawn(move || for number in 1..=EACH {
+                    let name = format!("r{:05}", pusher * EACH + number);
+                    let mount = format!("/v2/{name}/blobs/uploads/?mount={layer}&from=r00000");
+                    client.request("POST", mount).send().expect(201);
+                });
+            }
+        });
+        let names: Vec<_> = (0..=PUSHERS * EACH).map(|number| format!("r{number:05}")).collect();
+        let mut client = server.client();
+        for query in ["", "?n=1000", "?n=1001", "?n=100000"] {
+            let pages = walk(&mut client, &format!("/v2/_catalog{query}"));
+            assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [1000, 6], "{query}");
+            assert_eq!(pages.concat(), names, "{query}");
+        }
+        // What ends with the last name has no next page.
+        assert_eq!(client.get("/v2/_catalog?last=r00005").expect(200).get("link"), None);
+    }
 }
