@@ -21,7 +21,7 @@ pub async fn open(
     {
         return Ok(created(core, &open.repository, &mount.digest));
     }
-    core.store.room_for(conn.declared().unwrap_or(0))?;
+    core.store.room_for_blob(conn.declared().unwrap_or(0))?;
     core.control.open_upload(open.repository, Principal::Anonymous).await?;
     let named = open.digest.as_ref().map(Digest::algorithm).or(open.algorithm);
     let algorithm = named.unwrap_or(Algorithm::Sha256);

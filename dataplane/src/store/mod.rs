@@ -138,11 +138,23 @@ impl Store {
         .await
     }
 
-    /// Whether `more_bytes` may be written now. Nothing is set aside for them.
+    /// Whether `more_bytes` of whatever kind may be written now. Nothing is set aside for them.
     ///
-    /// Errors: [`Problem::WritesRefused`], [`Problem::BlobTooLarge`], [`Problem::DiskFull`].
+    /// Errors: [`Problem::WritesRefused`], [`Problem::DiskFull`].
     pub fn room_for(&self, more_bytes: u64) -> Result<(), Problem> {
         self.shared.room_for(more_bytes)
+    }
+
+    /// [`Store::room_for`] a blob of this length.
+    ///
+    /// Errors: likewise, and [`Problem::BlobTooLarge`].
+    pub fn room_for_blob(&self, size_bytes: u64) -> Result<(), Problem> {
+        self.shared.allowed()?;
+        let limit_bytes = self.shared.settings.blob_bytes_max;
+        if size_bytes > limit_bytes {
+            return Err(Problem::BlobTooLarge { limit_bytes });
+        }
+        self.room_for(size_bytes)
     }
 
     /// The volume, for `/healthz`; all zeros if it can't be asked.
@@ -259,9 +271,6 @@ impl Shared {
 
     fn room_beside(&self, more_bytes: u64, promised_bytes: u64) -> Result<(), Problem> {
         self.allowed()?;
-        if more_bytes > self.settings.blob_bytes_max {
-            return Err(Problem::BlobTooLarge { limit_bytes: self.settings.blob_bytes_max });
-        }
         let (free, reserve) = self.free_and_reserve().map_err(|error| problem_of(&error))?;
         // Not even one byte more is no room for anything, however short the upload will be.
         if free.saturating_sub(reserve).saturating_sub(promised_bytes) < more_bytes.max(1) {

@@ -1,7 +1,7 @@
 //! The one thread that changes metadata: it takes what waits, and makes it one transaction.
 //!
 //! Invariants: replies come after COMMIT. A COMMIT or checkpoint that returns an error is never tried
-//! again: what is on disk is unknown, so writes are refused from then on, the connection is closed, and
+//! again (but a checkpoint that found no room: it takes nothing from the log): what is on disk is unknown, so writes are refused from then on, the connection is closed, and
 //! only a new process, which recovers the file, may write again. Slots of [`Epochs`] are moved by this
 //! thread alone.
 
@@ -218,6 +218,11 @@ impl Writer {
             }
             // A reader was in the way: the next attempt will do.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+            // No room to copy the log into the file: the log is whole and synced, and stays.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                tracing::warn!(%error, "the disk is too full for a checkpoint; it is tried again later");
+                Ok(())
+            }
             Err(error) => {
                 tracing::error!(%error, "a checkpoint returned an error: writes are refused from now on");
                 self.writes.refuse(Refusal::SyncFailed);
