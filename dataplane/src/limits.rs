@@ -60,6 +60,8 @@ pub const STATE_RECORDS_READ_MAX: u64 = 64;
 pub const BATCH_MEMBERS_MAX: usize = 256;
 /// Commits that wait for the keeper; more is 503.
 pub const COMMITS_WAITING_MAX: usize = 1024;
+/// Blobs that are remembered as unreadable until they are pushed again; more are found out by each read anew.
+pub const SUSPECTS_MAX: usize = 4096;
 /// Jobs that wait for the pool's threads; more is 503.
 pub const POOL_JOBS_MAX: usize = 4096;
 /// Sockets that wait for a core to take them up; more are answered 503 and closed.

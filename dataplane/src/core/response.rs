@@ -6,21 +6,26 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use control::Epoch;
 use oci::{Digest, Span};
 
 use super::Core;
 use crate::{
     http::Lines,
-    io::{Buf, File},
+    io::{Buf, File, is_damage},
     limits::BUF_BYTES,
 };
 
 /// A blob that this core has open.
 pub struct OpenBlob {
+    /// Whose bytes these should be.
+    pub digest: Digest,
     /// Its file.
     pub file: File,
     /// Its length.
     pub size_bytes: u64,
+    /// While the store's names are at this, the file has the blob's name. `None`: the name was changing.
+    pub epoch: Option<Epoch>,
 }
 
 /// What is sent after the head.
@@ -125,6 +130,13 @@ impl Response {
         true
     }
 
+    /// The file that is being sent did not give its bytes.
+    pub fn suspect(&self, core: &Core) {
+        if let Body::File(part) = &self.body {
+            core.suspect(&part.blob);
+        }
+    }
+
     /// The file that is being sent, for an alarm about it.
     pub fn file_name(&self) -> &str {
         match &self.body {
@@ -151,8 +163,15 @@ impl Response {
         let len = usize::try_from(part.span.len()).unwrap_or(BUF_BYTES).min(BUF_BYTES);
         let at = part.span.start;
         let (result, buf) = core.io.read(&part.blob.file, at, len, buf).await;
-        if result? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        let read = result.and_then(|count| match count {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        });
+        if let Err(error) = read {
+            if is_damage(&error) {
+                core.suspect(&part.blob);
+            }
+            return Err(error);
         }
         part.window = Some(Window { at, buf });
         Ok(())

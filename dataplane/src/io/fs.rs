@@ -298,6 +298,12 @@ pub fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
+/// Whether a failed read says that the bytes are not to be had, and not that the machine lacks something now.
+pub fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
+}
+
 impl Stat {
     pub(super) fn from_raw(stat: &rustix::fs::Stat) -> Stat {
         Stat {

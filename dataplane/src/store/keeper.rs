@@ -52,7 +52,7 @@ enum Name {
     Recorded,
     /// There is one without a row: its directory is synced.
     Unrecorded,
-    /// The file of that name is damaged: ours takes its place.
+    /// The file of that name is damaged, or could not be read: ours takes its place.
     Replace,
 }
 
@@ -140,6 +140,7 @@ impl Keeper {
             let size = member.open.offset;
             let name = match (lengths.get(&member.digest), rows.get(&member.digest).copied().flatten()) {
                 (None, _) => Name::New,
+                (Some(_), _) if self.shared.suspects.has(&member.digest) => Name::Replace,
                 (Some(length), Some(row)) if *length == size && row == size => Name::Recorded,
                 (Some(length), None) if *length == size => Name::Unrecorded,
                 (Some(_), _) => Name::Replace,
@@ -227,14 +228,16 @@ impl Keeper {
             match name {
                 Name::Recorded => return Ok(()),
                 Name::Unrecorded => {}
-                Name::New if fs.link(&ours, &path)? => {}
+                Name::New if fs.link(&ours, &path)? => self.shared.suspects.clear(&digest),
                 Name::New => return Err(io::Error::other("a name appeared that the keeper did not make")),
                 Name::Twin if fs.stat(&path)?.is_some_and(|stat| stat.len == member.open.offset) => {}
                 // The member that should have given the name has failed, most likely for lack of room.
                 Name::Twin => return Err(io::ErrorKind::StorageFull.into()),
                 Name::Replace => {
                     let names = &self.shared.names;
-                    names.revoking(&mut vec![names.of_digest(&digest)], || fs.rename(&ours, &path))?;
+                    names.revoking(&mut vec![names.of_digest(&digest)], || {
+                        fs.rename(&ours, &path).map(|()| self.shared.suspects.clear(&digest))
+                    })?;
                 }
             }
             directories.insert(digest.algorithm());

@@ -19,6 +19,7 @@ mod keeper;
 mod record;
 mod sessions;
 mod start;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -48,6 +49,7 @@ pub use upload::Upload;
 
 use keeper::{Keeper, Queue};
 use sessions::{Files, Open, Sessions, remove_upload};
+use suspects::Suspects;
 
 /// What the store is opened with.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,7 @@ struct Shared {
     /// Bytes that running uploads were told there is room for, and have not written yet.
     promised_bytes: AtomicU64,
     names: Epochs,
+    suspects: Suspects,
     queue: Queue,
     counters: StoreCounters,
 }
@@ -123,6 +126,16 @@ impl Store {
     /// it is to be forgotten.
     pub fn names(&self) -> &Epochs {
         &self.shared.names
+    }
+
+    /// The bytes of this blob could not be read, or ended early: the next push of it replaces them.
+    pub fn suspect(&self, digest: &Digest) {
+        self.shared.suspects.add(digest);
+    }
+
+    /// Whether that was said, and no push has come since.
+    pub fn is_suspect(&self, digest: &Digest) -> bool {
+        self.shared.suspects.has(digest)
     }
 
     /// The blob's file and its length in bytes. `None`: no file of that name.

@@ -14,6 +14,7 @@ use super::{
     keeper::Queue,
     record::{self, Record, Step, Told},
     sessions::{Files, Open, Sessions, open_files, remove_upload},
+    suspects::Suspects,
     upload_data, upload_state,
 };
 use crate::{
@@ -66,6 +67,7 @@ pub fn open(
         sessions,
         promised_bytes: 0.into(),
         names: Epochs::new(EPOCH_SLOTS),
+        suspects: Suspects::default(),
         queue: Queue::default(),
         counters: StoreCounters::default(),
     };

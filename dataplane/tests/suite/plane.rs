@@ -150,6 +150,14 @@ impl Client {
 
     /// The next answer, to anything but a HEAD.
     pub fn read(&mut self) -> io::Result<Answer> {
+        let mut answer = self.read_head()?;
+        let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
+        answer.body = self.read_rest(length)?;
+        Ok(answer)
+    }
+
+    /// The next answer without its body.
+    pub fn read_head(&mut self) -> io::Result<Answer> {
         let head_len = loop {
             if let Some(at) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
@@ -157,13 +165,15 @@ impl Client {
             self.receive()?;
         };
         let head = String::from_utf8(self.unread.drain(..head_len).collect()).unwrap();
-        let mut answer = Answer { status: head[9..12].parse().unwrap(), head, body: Vec::new() };
-        let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
+        Ok(Answer { status: head[9..12].parse().unwrap(), head, body: Vec::new() })
+    }
+
+    /// `length` bytes that follow a head.
+    pub fn read_rest(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.unread.len() < length {
             self.receive()?;
         }
-        answer.body = self.unread.drain(..length).collect();
-        Ok(answer)
+        Ok(self.unread.drain(..length).collect())
     }
 
     fn receive(&mut self) -> io::Result<()> {
