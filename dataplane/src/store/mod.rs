@@ -151,6 +151,15 @@ impl Store {
         .await
     }
 
+    /// Whether the blob's file is there with this length, and nobody failed to read it.
+    ///
+    /// Errors: [`Problem::Overloaded`]; [`Problem::Internal`], which was logged.
+    pub async fn has_whole(&self, io: &Io, digest: &Digest, size_bytes: u64) -> Result<bool, Problem> {
+        let path = blob_path(digest);
+        let stat = io.fs(move |fs| fs.stat(&path)).await.map_err(|error| problem_of(&error))?;
+        Ok(stat.is_some_and(|stat| stat.len == size_bytes) && !self.is_suspect(digest))
+    }
+
     /// Whether `more_bytes` of whatever kind may be written now. Nothing is set aside for them.
     ///
     /// Errors: [`Problem::WritesRefused`], [`Problem::DiskFull`].

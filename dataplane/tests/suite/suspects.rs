@@ -18,6 +18,8 @@ fn one_blob(plane: &mut Plane, len: usize) {
     let len = len as u64;
     plane.answer(move |ask| match ask {
         Ask::Link { answer, .. } => drop(answer.send(Ok(Some(Link::Here { size_bytes: len })))),
+        Ask::Mountable { answer, .. } => drop(answer.send(Ok(Some(Link::Here { size_bytes: len })))),
+        Ask::Mount { answer, .. } => drop(answer.send(Ok(true))),
         Ask::OpenUpload { answer, .. } => drop(answer.send(Ok(()))),
         Ask::Home { digests, answer } => drop(answer.send(Ok(vec![Some(len); digests.len()]))),
         Ask::Commit { batch, answer } => drop(answer.send(Ok(vec![Ok(()); batch.len()]))),
@@ -66,11 +68,14 @@ fn a_blob_that_can_not_be_read_is_replaced_by_the_next_push() {
         assert_eq!(client.get(&target(&digest)).status, 500);
         client.send("HEAD", &target(&digest), b"");
         assert_eq!(client.read_head().unwrap().status, 500, "on a 200 a client would not push it again");
+        let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
+        assert_eq!(client.ask("POST", &mount, b"").status, 202, "nor is it mounted");
 
         assert_eq!(push(&plane, &mut client, &content), [Call::Rename]);
         assert_ne!(fs::metadata(&file).unwrap().ino(), inode);
         let answer = client.get(&target(&digest));
         assert_eq!((answer.status, answer.body == content), (200, true));
+        assert_eq!(client.ask("POST", &mount, b"").status, 201);
         assert!(push(&plane, &mut client, &content).is_empty(), "and then it is a blob as any other");
         drop((slow, client));
         plane.end();

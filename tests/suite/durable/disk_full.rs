@@ -49,6 +49,8 @@ legs! {
         server.client().assert_blob(REPOSITORY, digest, &kept);
         assert_eq!(server.client().get(format!("/v2/{REPOSITORY}/manifests/kept")).expect(200).body, image.bytes);
         server.client().get("/livez").expect(200);
+        let mount = format!("/v2/durable/heir/blobs/uploads/?mount={digest}&from={REPOSITORY}");
+        server.client().request("POST", mount).send().expect(201);
         server.client().delete(format!("/v2/{REPOSITORY}/blobs/{digest}")).expect(202);
         fs::remove_file(filler).unwrap();
         let begun = Instant::now();

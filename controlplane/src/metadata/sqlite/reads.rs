@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::columns::DigestColumn;
 use super::migrations::HOME;
 use super::touches::Touch;
-use crate::metadata::{Listed, Page, Referrers, ReferrersQuery};
+use crate::metadata::{Listed, Mount, Page, Referrers, ReferrersQuery};
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -49,20 +49,21 @@ pub(super) fn linked(connection: &Connection, repository: i64, digest: &Digest) 
         .exists(params![repository, DigestColumn(*digest)])
 }
 
-/// Whether a repository, or any, has a link to a blob that is completely here.
-pub(super) fn mountable(
-    connection: &Connection,
-    digest: &Digest,
-    from: Option<&RepositoryName>,
-) -> Sql<bool> {
-    match from {
-        Some(name) => Ok(link(connection, name, digest)?.is_some()),
+/// The size of a blob that is home, if the repository has a link to it already, or the one it is to come from
+/// has, or any.
+pub(super) fn mountable(connection: &Connection, mount: &Mount) -> Sql<Option<u64>> {
+    if let Some((_, size_bytes)) = link(connection, &mount.repository, &mount.digest)? {
+        return Ok(Some(size_bytes));
+    }
+    match &mount.from {
+        Some(name) => Ok(link(connection, name, &mount.digest)?.map(|(_, size_bytes)| size_bytes)),
         None => connection
             .prepare_cached(
-                "SELECT 1 FROM blob WHERE digest = ?1 AND state = ?2
+                "SELECT size_bytes FROM blob WHERE digest = ?1 AND state = ?2
                  AND EXISTS (SELECT 1 FROM link WHERE link.digest = blob.digest)",
             )?
-            .exists(params![DigestColumn(*digest), HOME]),
+            .query_row(params![DigestColumn(mount.digest), HOME], |row| row.get(0))
+            .optional(),
     }
 }
 
