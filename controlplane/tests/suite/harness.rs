@@ -86,7 +86,7 @@ impl Plane {
     ) -> Result<Plane, OpenError> {
         let refusals = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&refusals);
-        let writes = Arc::new(Writes::allowed(Box::new(move |why| told.lock().unwrap().push(why))));
+        let writes = Arc::new(Writes::allowed(Box::new(move |why, _since| told.lock().unwrap().push(why))));
         let epochs = Arc::new(Epochs::new(1 << 16));
         let faults = Faults::default();
         let options =

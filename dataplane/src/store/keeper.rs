@@ -19,9 +19,7 @@ use oci::{Algorithm, Digest, Problem};
 use tokio::sync::oneshot;
 
 use super::{
-    Shared, blob_directory, blob_path,
-    doctor::mark_since,
-    problem_of,
+    Shared, blob_directory, blob_path, problem_of,
     sessions::{Files, Open, remove_upload},
     upload_data,
 };
@@ -76,7 +74,6 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     control: Control,
     syncfs: Option<Syncfs>,
-    last_good_unix: u64,
 }
 
 impl Keeper {
@@ -84,7 +81,8 @@ impl Keeper {
         let knows =
             matches!(shared.filesystem, "ext4" | "xfs" | "btrfs") && crate::io::Fs::sync_volume_reports();
         // Whatever was acknowledged before this process was good, or there would be a mark.
-        Keeper { shared, control, syncfs: knows.then(Syncfs::default), last_good_unix: unix_time() }
+        shared.writes.known_good(unix_time());
+        Keeper { shared, control, syncfs: knows.then(Syncfs::default) }
     }
 
     /// Commits what waits, in batches, until the queue is closed and empty.
@@ -282,7 +280,7 @@ impl Keeper {
         if batch.is_empty() {
             return;
         }
-        self.last_good_unix = unix_time();
+        self.shared.writes.known_good(unix_time());
         let counters = &self.shared.counters;
         counters.batches.fetch_add(1, Ordering::Relaxed);
         let mut ended = Vec::with_capacity(batch.len());
@@ -308,7 +306,6 @@ impl Keeper {
 
     /// Refuses all writes from now on. The sessions are unknown from here; their files stay for the next start.
     fn give_up(&self, batch: Vec<Named>, Lost(why): Lost) {
-        mark_since(&self.shared.fs, self.last_good_unix);
         self.shared.writes.refuse(why);
         for (member, _) in batch {
             self.shared.sessions.forget(&member.open.id);

@@ -50,7 +50,7 @@ impl Plane {
         let joints = Joints {
             control: control.clone(),
             epochs: Arc::new(Epochs::new(EPOCH_SLOTS)),
-            writes: Arc::new(Writes::allowed(Box::new(|_| {}))),
+            writes: Arc::new(Writes::allowed(Box::new(|_, _| {}))),
             failed: Arc::new(|why| panic!("{why}")),
             faults: faults.clone(),
         };

@@ -148,7 +148,7 @@ fn the_doctor_reads_what_was_linked_and_takes_damaged_blobs_away() {
     let (place, metadata) = rig.end();
     fs::write(place.blob(&sha256(b"damaged")), b"dam\0ged").unwrap();
     let rig = again(&place, &metadata);
-    mark_disk_error(&rig.fs);
+    mark_disk_error(&rig.fs, 0);
     assert!(disk_error_marked(&rig.fs).unwrap());
     rig.faults.fail(Call::SyncDirectory, 0, 5);
     assert!(clear_disk_error(&rig.fs).is_err());

@@ -118,9 +118,9 @@ impl Rig {
         let faults = Faults::recording();
         let fs = Fs::open(&place.path(""), faults.clone()).unwrap();
         let marking = fs.clone();
-        let writes = Arc::new(Writes::allowed(Box::new(move |why| {
+        let writes = Arc::new(Writes::allowed(Box::new(move |why, since| {
             if why != Refusal::MarkFound {
-                mark_disk_error(&marking);
+                mark_disk_error(&marking, since);
             }
         })));
         let rows = metadata.clone();
