@@ -220,6 +220,7 @@ impl Store {
                 algorithm,
                 offset: 0,
                 allocated: 0,
+                written_back: 0,
                 records: 0,
                 progress: Instant::now(),
                 files: None,

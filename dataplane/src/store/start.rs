@@ -127,6 +127,7 @@ fn restore(
         offset: record.offset,
         // How far is not known; more than the offset makes the commit give it back.
         allocated: u64::MAX,
+        written_back: record.offset,
         records,
         progress: Instant::now(),
         files: None,

@@ -34,6 +34,7 @@ where
             running: None,
             offset: 0,
             allocated: 0,
+            written_back: 0,
             records: 0,
             progress: Instant::now(),
             files: None,
