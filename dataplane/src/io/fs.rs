@@ -33,8 +33,10 @@ pub struct Stat {
     pub inode: u64,
     /// The volume.
     pub device: u64,
-    /// When it was last changed, seconds since 1970.
+    /// When it was last changed, its names and all, seconds since 1970.
     pub changed_unix: u64,
+    /// When its bytes were last written, seconds since 1970.
+    pub written_unix: u64,
 }
 
 /// A name in a directory.
@@ -312,6 +314,7 @@ impl Stat {
             inode: stat.st_ino,
             device: stat.st_dev,
             changed_unix: stat.st_ctime.unsigned_abs(),
+            written_unix: stat.st_mtime.unsigned_abs(),
         }
     }
 

@@ -104,10 +104,12 @@ fn restore(
     boot: &[u8; 16],
     expiry: Duration,
 ) -> io::Result<Option<Box<Open>>> {
-    if unix_time().saturating_sub(data.changed_unix) > expiry.as_secs() {
+    let State { told, records, written_unix } = read_state(fs, &id)?;
+    // A state is written whenever bytes are settled.
+    let idle = Duration::from_secs(unix_time().saturating_sub(written_unix));
+    if idle > expiry {
         return Ok(None);
     }
-    let (told, records) = read_state(fs, &id)?;
     let Some(record) = told.progress else { return Ok(None) };
     if record.boot != *boot || record.offset > data.len {
         return Ok(None);
@@ -129,7 +131,7 @@ fn restore(
         allocated: u64::MAX,
         written_back: record.offset,
         records,
-        progress: Instant::now(),
+        progress: Instant::now() - idle,
         files: None,
         reopened: false,
     })))
@@ -150,15 +152,26 @@ fn running(record: &Record) -> Result<Option<Hasher>, Unreadable> {
     }
 }
 
-/// What the end of a state file says, and how many slots of it are used up.
-fn read_state(fs: &Fs, id: &UploadId) -> io::Result<(Told, u64)> {
-    let Some(file) = fs.open_file(&upload_state(id))? else { return Ok((Told::default(), 0)) };
+/// A state file; all zero if there is none.
+#[derive(Default)]
+struct State {
+    /// What its end says.
+    told: Told,
+    /// How many slots of it are used up.
+    records: u64,
+    /// When the last of them was written.
+    written_unix: u64,
+}
+
+fn read_state(fs: &Fs, id: &UploadId) -> io::Result<State> {
+    let Some(file) = fs.open_file(&upload_state(id))? else { return Ok(State::default()) };
     let slot_bytes = STATE_RECORD_BYTES_MAX as u64;
-    let slots = file.stat()?.len.div_ceil(slot_bytes);
+    let stat = file.stat()?;
+    let slots = stat.len.div_ceil(slot_bytes);
     let first = slots.saturating_sub(STATE_RECORDS_READ_MAX);
     let mut bytes = vec![0; usize::try_from((slots - first) * slot_bytes).unwrap_or(0)];
     let count = fs.read_at(&file, first * slot_bytes, &mut bytes)?;
-    Ok((record::read(&bytes[..count]), slots))
+    Ok(State { told: record::read(&bytes[..count]), records: slots, written_unix: stat.written_unix })
 }
 
 /// Uploads that died between their link and their row's COMMIT, or between that and the removal of their
@@ -199,8 +212,7 @@ fn reconcile(
 
 /// The digest in the closing record, if the file is linked to it.
 fn closing(fs: &Fs, id: &UploadId, data: &Stat) -> io::Result<Option<Digest>> {
-    let (told, _) = read_state(fs, id)?;
-    let Some(digest) = told.closing else { return Ok(None) };
+    let Some(digest) = read_state(fs, id)?.told.closing else { return Ok(None) };
     let same = fs.stat(&blob_path(&digest))?.is_some_and(|blob| blob.inode == data.inode);
     Ok(same.then_some(digest))
 }

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Write as _,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -51,6 +51,27 @@ fn a_session_goes_on_after_a_restart_and_only_blake3_is_read_again() {
             assert_eq!(fs::read(place.blob(&digest)).unwrap(), b"before, after");
             let rehashes = rig.store.counters().rehashes.load(Ordering::Relaxed);
             assert_eq!(rehashes, u64::from(algorithm == Algorithm::Blake3), "{algorithm}");
+            rig.end();
+        }
+    }
+}
+
+/// A client that left in the middle does not get a whole day more for each restart.
+#[test]
+fn a_session_that_was_idle_before_a_restart_has_only_the_rest_of_its_time() {
+    for leg in legs() {
+        for (idle_s, there) in [(3000, [true, true]), (3599, [true, false]), (3700, [false, false])] {
+            let (place, metadata, id) = left_open(leg, Algorithm::Sha256, b"before");
+            let state = fs::OpenOptions::new().write(true).open(place.upload(&id).join("state")).unwrap();
+            state.set_modified(SystemTime::now() - Duration::from_secs(idle_s)).unwrap();
+            let rig = again(&place, &metadata);
+            let is_there = |rig: &Rig| rig.store.offset(&repository(), &id).is_ok();
+            let at_start = is_there(&rig);
+            rig.on_core(leg, |io, store, _faults| async move {
+                io.sleep_until(io.now() + Duration::from_millis(1100)).await;
+                store.expire(&io).await;
+            });
+            assert_eq!([at_start, is_there(&rig)], there, "idle for {idle_s} of 3600 s");
             rig.end();
         }
     }
