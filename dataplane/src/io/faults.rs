@@ -33,6 +33,8 @@ pub enum Call {
     Unlink,
     /// A directory or file is made.
     Create,
+    /// The names in a directory are read.
+    List,
     /// Metadata COMMIT; recorded by a test's control plane.
     Commit,
     /// The client was answered; recorded by a test.

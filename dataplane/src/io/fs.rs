@@ -39,15 +39,6 @@ pub struct Stat {
     pub written_unix: u64,
 }
 
-/// A name in a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The last part of its path.
-    pub name: String,
-    /// The file's number on the volume.
-    pub inode: u64,
-}
-
 /// Room on the volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
@@ -103,7 +94,8 @@ impl Fs {
     }
 
     /// The names in a directory, in no order.
-    pub fn list(&self, path: &str) -> io::Result<Vec<Listed>> {
+    pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        self.faults.meet(Call::List, path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.root, path, flags, Mode::empty())?;
         let mut listed = Vec::new();
@@ -111,7 +103,7 @@ impl Fs {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy();
             if name != "." && name != ".." {
-                listed.push(Listed { name: name.into_owned(), inode: entry.ino() });
+                listed.push(name.into_owned());
             }
         }
         Ok(listed)

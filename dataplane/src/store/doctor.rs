@@ -59,9 +59,9 @@ pub fn clear_disk_error(fs: &Fs) -> io::Result<Cleared> {
         if fs.stat(directory)?.is_none() {
             continue;
         }
-        for listed in fs.list(directory)? {
-            let Ok(digest) = Digest::parse(&format!("{algorithm}:{}", listed.name)) else {
-                tracing::warn!(directory, name = listed.name, "not the name of a blob; left alone");
+        for name in fs.list(directory)? {
+            let Ok(digest) = Digest::parse(&format!("{algorithm}:{name}")) else {
+                tracing::warn!(directory, name, "not the name of a blob; left alone");
                 continue;
             };
             match is_right(fs, &digest, since_unix)? {
