@@ -194,6 +194,7 @@ impl Connection {
                     // The client is gone, which is its right; or its blob is, which was told already.
                     Err(error) => {
                         if error.kind() == io::ErrorKind::UnexpectedEof {
+                            response.suspect(core);
                             let blob = response.file_name();
                             tracing::error!(blob, "a blob's file ends early; its connection is cut");
                         }

@@ -54,7 +54,7 @@ pub struct Core {
     epochs: Arc<Epochs>,
     links: RefCell<Generations<(RepositoryName, Digest), KnownLink>>,
     manifests: RefCell<Generations<(RepositoryName, Reference), KnownManifest>>,
-    files: RefCell<Generations<Digest, KnownFile>>,
+    files: RefCell<Generations<Digest, Rc<OpenBlob>>>,
     access: RefCell<AccessLog>,
     recv: RefCell<Box<[u8]>>,
     small: RefCell<Box<[u8]>>,
@@ -83,11 +83,6 @@ impl KnownLink {
 struct KnownManifest {
     epoch: Epoch,
     document: Document,
-}
-
-struct KnownFile {
-    epoch: Epoch,
-    blob: Rc<OpenBlob>,
 }
 
 /// What a core is made from.
@@ -168,28 +163,42 @@ impl Core {
 
     /// An open blob that this core remembers and that still has its name.
     pub fn known_file(&self, digest: &Digest) -> Option<Rc<OpenBlob>> {
-        let names = self.store.names();
-        let slot = names.of_digest(digest);
-        let known = self
-            .files
-            .borrow_mut()
-            .get(digest, |known| names.holds(slot, known.epoch).then(|| known.blob.clone()));
+        let known = self.files.borrow_mut().get(digest, |blob| {
+            (self.has_its_name(blob) && !self.store.is_suspect(digest)).then(|| blob.clone())
+        });
         known.flatten()
     }
 
-    /// Opens a blob of `size_bytes`. One that is not there, or not as long, is lost: 500 and an alarm.
+    /// A read of this blob failed. If its file has the name still, a push puts another in its place, and until
+    /// then nobody is told that it is here.
+    pub fn suspect(&self, blob: &OpenBlob) {
+        if self.has_its_name(blob) {
+            self.store.suspect(&blob.digest);
+        }
+    }
+
+    fn has_its_name(&self, blob: &OpenBlob) -> bool {
+        let names = self.store.names();
+        blob.epoch.is_some_and(|epoch| names.holds(names.of_digest(&blob.digest), epoch))
+    }
+
+    /// Opens a blob of `size_bytes`. One that is not there, not as long, or could not be read, is lost: 500 and
+    /// an alarm.
     pub async fn file(&self, digest: &Digest, size_bytes: u64) -> Result<Rc<OpenBlob>, Problem> {
         if let Some(blob) = self.known_file(digest) {
             return Ok(blob);
+        }
+        if self.store.is_suspect(digest) {
+            tracing::error!(%digest, "a blob could not be read; push it again");
+            return Err(Problem::BlobLost(*digest));
         }
         let names = self.store.names();
         let epoch = names.read(names.of_digest(digest));
         match self.store.open_blob(&self.io, digest).await {
             Ok(Some((file, found_bytes))) if found_bytes == size_bytes => {
-                let blob = Rc::new(OpenBlob::new(file, digest, size_bytes));
-                if let Some(epoch) = epoch {
-                    let known = KnownFile { epoch, blob: blob.clone() };
-                    self.files.borrow_mut().insert(*digest, known, 1);
+                let blob = Rc::new(OpenBlob::new(file, digest, size_bytes, epoch));
+                if epoch.is_some() {
+                    self.files.borrow_mut().insert(*digest, blob.clone(), 1);
                 }
                 Ok(blob)
             }

@@ -17,6 +17,7 @@ use std::{
 };
 
 use control::{Ask, Document, Link};
+use dataplane::limits::Limits;
 use oci::MediaType;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -49,7 +50,7 @@ fn head_len(stream: &mut TcpStream) -> usize {
 #[test]
 fn a_hot_get_allocates_nothing() {
     for leg in legs() {
-        let mut plane = Plane::with(leg, true);
+        let mut plane = Plane::with(leg, true, Limits::default());
         let blob = |size: usize| vec![size as u8 ^ 0x5a; size];
         for size in SIZES {
             fs::write(plane.place.blob(&sha256(&blob(size))), blob(size)).unwrap();
