@@ -87,7 +87,7 @@ legs! {
             let digest = crate::harness::sha256(&bytes);
             let location = client.open_upload("start/link");
             client.patch_at(&location, 0, &bytes).expect(202);
-            let session = server.upload_dirs().pop().unwrap();
+            let session = server.upload_dirs_left(1).remove(0);
             let blob = server.blob_file(digest);
             let launch = server.launch.clone();
             let server = server.kill_meddle_restart(launch, |_| {
@@ -116,7 +116,7 @@ legs! {
         let digest = client.push_blob("start/row", &bytes);
         let location = client.open_upload("start/row");
         client.patch_at(&location, 0, &bytes).expect(202);
-        let session = server.upload_dirs().pop().unwrap();
+        let session = server.upload_dirs_left(1).remove(0);
         let blob = server.blob_file(digest);
         let launch = server.launch.clone();
         let server = server.kill_meddle_restart(launch, |_| {

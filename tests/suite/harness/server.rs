@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{client::Client, legs::Leg, temp::TempDir};
+use super::{client::Client, content::wait_for, legs::Leg, temp::TempDir};
 
 /// How a server is started.
 #[derive(Clone)]
@@ -202,6 +202,14 @@ impl Server {
     pub fn upload_dirs(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.data_dir().join("uploads")).expect("uploads/ is there");
         entries.map(|entry| entry.expect("an entry").path()).collect()
+    }
+
+    /// The same, once there are as many as this: the names of a committed upload go after its 201.
+    #[track_caller]
+    pub fn upload_dirs_left(&self, count: usize) -> Vec<PathBuf> {
+        let what = format!("{count} left under uploads/");
+        wait_for(&what, Duration::from_secs(10), || self.upload_dirs().len() == count);
+        self.upload_dirs()
     }
 
     /// The process id.
