@@ -127,6 +127,8 @@ pub const SYNCS_AT_ONCE: usize = SYNCFS_MEMBERS_MIN;
 pub const SYNCFS_REST: Duration = Duration::from_secs(10);
 /// Threads for what blocks: names, space, and the disk of the epoll leg.
 pub const POOL_THREADS: usize = 4;
+/// How long an answer that is under way waits before it asks a full pool again.
+pub const POOL_RETRY: Duration = Duration::from_millis(2);
 /// How long tasks get, when their core ends, to put away what they hold.
 pub const CORE_END_TIME: Duration = Duration::from_secs(1);
 /// How often the access log is written.

@@ -3,7 +3,10 @@
 //! Multi-range answers are the same thing several times over: when a head and its span are sent, the next
 //! part's head takes the place of the first. So there is one sender for every body.
 
-use std::rc::Rc;
+use std::{
+    io::{self, ErrorKind},
+    rc::Rc,
+};
 
 use bytes::Bytes;
 use control::Epoch;
@@ -13,7 +16,7 @@ use super::Core;
 use crate::{
     http::Lines,
     io::{Buf, File, is_damage},
-    limits::BUF_BYTES,
+    limits::{BUF_BYTES, POOL_RETRY},
 };
 
 /// A blob that this core has open.
@@ -153,28 +156,37 @@ impl Response {
         }
     }
 
-    /// Reads what the sender found missing in memory, so that it can go on.
-    pub async fn more(&mut self, core: &Core) -> std::io::Result<()> {
+    /// Reads what the sender found missing in memory, so that it can go on. A pool that is full is asked again for
+    /// as long as a client may stall.
+    pub async fn more(&mut self, core: &Core) -> io::Result<()> {
         let Body::File(part) = &mut self.body else { return Ok(()) };
         core.counters.cold_read();
         // The old window's buffer goes home before another is asked for.
         part.window = None;
-        let buf = core.io.buf().await;
         let len = usize::try_from(part.span.len()).unwrap_or(BUF_BYTES).min(BUF_BYTES);
         let at = part.span.start;
-        let (result, buf) = core.io.read(&part.blob.file, at, len, buf).await;
-        let read = result.and_then(|count| match count {
-            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
-        });
-        if let Err(error) = read {
-            if is_damage(&error) {
-                core.suspect(&part.blob);
+        let until = core.io.now() + core.limits.send_stall_timeout;
+        loop {
+            let buf = core.io.buf().await;
+            let (result, buf) = core.io.read(&part.blob.file, at, len, buf).await;
+            let error = match result {
+                Ok(0) => ErrorKind::UnexpectedEof.into(),
+                Ok(_) => {
+                    part.window = Some(Window { at, buf });
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if error.kind() != ErrorKind::WouldBlock || core.io.now() >= until {
+                if is_damage(&error) {
+                    core.suspect(&part.blob);
+                }
+                return Err(error);
             }
-            return Err(error);
+            // Others may have the buffer meanwhile.
+            drop(buf);
+            core.io.sleep_until(core.io.now() + POOL_RETRY).await;
         }
-        part.window = Some(Window { at, buf });
-        Ok(())
     }
 }
 

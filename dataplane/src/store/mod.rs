@@ -274,7 +274,7 @@ impl Store {
         let expired = self.shared.sessions.take_expired(self.shared.settings.upload_expiry);
         for some in chunks(expired) {
             if let Err(error) = self.shared.remove(io, some).await {
-                tracing::warn!(%error, "expired uploads were not removed; a restart tries again");
+                tracing::warn!(%error, "expired uploads were not removed; it is tried again");
             }
         }
     }
@@ -307,24 +307,36 @@ impl Shared {
         Ok((space.free_bytes, self.settings.reserve_bytes_min.max(space.total_bytes / 100)))
     }
 
-    /// Removes sessions that were taken out of the table for good. Goes on if the future is dropped.
+    /// Removes sessions that were taken out of the table. Goes on if the future is dropped. A pool that is full
+    /// is [`io::ErrorKind::WouldBlock`], and nothing happened to them.
     async fn remove(self: &Arc<Shared>, io: &Io, sessions: Vec<Open>) -> io::Result<()> {
-        let shared = self.clone();
-        let ids: Vec<UploadId> = sessions.iter().map(|open| open.id).collect();
-        let removed = io.fs(move |fs| {
-            let mut result = Ok(());
-            for open in sessions {
-                let id = open.id;
-                drop(open);
-                result = result.and(remove_upload(fs, &id));
-                shared.sessions.forget(&id);
-            }
-            result
-        });
-        let removed = removed.await;
-        // A job that the pool did not take forgot nothing.
-        ids.iter().for_each(|id| self.sessions.forget(id));
-        removed
+        let leaving = Leaving { shared: self.clone(), sessions };
+        io.fs(move |fs| leaving.remove(fs)).await
+    }
+}
+
+/// Sessions on their way out. Those that nobody removes, because their job was not taken, go back to the table.
+struct Leaving {
+    shared: Arc<Shared>,
+    sessions: Vec<Open>,
+}
+
+impl Leaving {
+    fn remove(mut self, fs: &Fs) -> io::Result<()> {
+        let mut result = Ok(());
+        for open in std::mem::take(&mut self.sessions) {
+            let id = open.id;
+            drop(open);
+            result = result.and(remove_upload(fs, &id));
+            self.shared.sessions.forget(&id);
+        }
+        result
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.sessions.drain(..).for_each(|open| self.shared.sessions.insert(Box::new(open)));
     }
 }
 

@@ -146,7 +146,7 @@ impl Upload {
         let Some(open) = self.open.take() else { return };
         let id = open.id;
         if let Err(error) = self.shared.remove(io, vec![*open]).await {
-            tracing::warn!(%id, %error, "an upload was not removed; a restart tries again");
+            tracing::warn!(%id, %error, "an upload was not removed; it will expire");
         }
     }
 

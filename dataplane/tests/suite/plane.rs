@@ -32,6 +32,10 @@ pub struct Plane {
 
 impl Plane {
     pub fn start(leg: Driver) -> Plane {
+        Plane::start_with(leg, Limits::default())
+    }
+
+    pub fn start_with(leg: Driver, limits: Limits) -> Plane {
         let place = Arc::new(Place::new());
         let faults = Faults::recording();
         let (control, Lanes { questions, forwards }) = Control::lanes(QUESTIONS_MAX, FORWARDS_MAX);
@@ -45,7 +49,7 @@ impl Plane {
             },
             access_log: false,
             reserve_bytes: 1 << 20,
-            limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..Limits::default() },
+            limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..limits },
         };
         let joints = Joints {
             control: control.clone(),

@@ -28,7 +28,7 @@ fn one_blob(plane: &mut Plane, len: usize) {
 }
 
 /// A file of zeros for them; a hole is in nobody's memory until it is read.
-fn hole(plane: &Plane, len: usize) -> (Digest, PathBuf) {
+pub fn hole(plane: &Plane, len: usize) -> (Digest, PathBuf) {
     let digest = sha256(&vec![0; len]);
     let file = plane.place.blob(&digest);
     fs::OpenOptions::new().write(true).create_new(true).open(&file).unwrap().set_len(len as u64).unwrap();
