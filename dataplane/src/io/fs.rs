@@ -189,18 +189,20 @@ impl Fs {
         Ok(rustix::fs::ftruncate(file, len)?)
     }
 
-    /// Holds space for `len` bytes from `at` without changing the file's length. A file system that can't
-    /// is fine; one that is full is an error.
-    pub fn allocate(&self, file: &File, at: u64, len: u64) -> io::Result<()> {
+    /// Holds space for `len` bytes from `at` without changing the file's length. `false`: the file system can't;
+    /// one that is full is an error.
+    pub fn allocate(&self, file: &File, at: u64, len: u64) -> io::Result<bool> {
         self.faults.meet(Call::Allocate, file.name())?;
         match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, at, len) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Gives back what was held beyond `len` bytes.
     pub fn trim(&self, file: &File, len: u64) -> io::Result<()> {
+        self.faults.meet(Call::Write, file.name())?;
         // Truncating to the same length frees the blocks behind it.
         Ok(rustix::fs::ftruncate(file, len)?)
     }

@@ -75,7 +75,7 @@ struct Shared {
     filesystem: &'static str,
     boot: [u8; 16],
     sessions: Sessions,
-    /// Bytes that running uploads were told there is room for, and have not written yet.
+    /// Bytes that running uploads were told there is room for, and that the volume still counts as free.
     promised_bytes: AtomicU64,
     names: Epochs,
     suspects: Suspects,

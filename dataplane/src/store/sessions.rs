@@ -99,7 +99,7 @@ pub(super) fn remove_upload(fs: &Fs, id: &UploadId) -> io::Result<()> {
 }
 
 /// All sessions, by id. A mutex, because any core may be sent any chunk; it is held for a few
-/// instructions, three times a chunk.
+/// instructions, twice a chunk.
 #[derive(Default)]
 pub(super) struct Sessions {
     table: Mutex<Table>,
