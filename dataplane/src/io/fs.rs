@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use oci::Digest;
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
 
 use super::{Call, Faults, File};
@@ -54,6 +55,11 @@ impl Fs {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty())?;
         Ok(Fs { root: Arc::new(root), faults })
+    }
+
+    /// Says to whoever records this disk's calls that a push is about to be acknowledged.
+    pub fn acknowledging(&self, digest: &Digest) {
+        self.faults.note(Call::Reply, || digest.to_string());
     }
 
     /// Makes a directory. `false`: it was there.
