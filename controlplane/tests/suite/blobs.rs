@@ -119,3 +119,19 @@ async fn opening_an_upload_makes_no_repository() {
     assert_eq!(plane.list("/v2/_catalog").await.names("repositories"), Vec::<String>::new());
     assert_eq!(plane.counts().batches, 0);
 }
+
+/// A blob that is here already was not looked at because somebody pushed it once more.
+#[tokio::test]
+async fn a_second_push_says_nothing_of_the_bytes_that_are_kept() {
+    let directory = Directory::new();
+    let plane = Plane::open(&directory);
+    let verified = || {
+        let sql = "SELECT verified_at FROM blob";
+        directory.tables().query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    plane.push("a/one", "hello").await;
+    let first = verified();
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    plane.push("a/two", "hello").await;
+    assert_eq!(verified(), first);
+}

@@ -32,7 +32,7 @@ pub async fn open(
         return Ok(response);
     };
     let mut upload = core.store.take(&open.repository, &id)?;
-    if let Err(end) = receive(core, conn, &mut upload).await {
+    if let Err(end) = receive(core, conn, &mut upload, None).await {
         upload.discard(&core.io).await;
         return Err(end);
     }
@@ -55,8 +55,8 @@ pub async fn patch(
     request: &Request,
 ) -> Result<Response, Unanswered> {
     let mut upload = core.store.take(repository, id)?;
-    check_chunk(conn, repository, &upload, request)?;
-    let received = receive(core, conn, &mut upload).await;
+    let end = chunk_end(conn, repository, &upload, request)?;
+    let received = receive(core, conn, &mut upload, end).await;
     // A body that was cut keeps what came of it.
     let settled = upload.settle(&core.io).await;
     received?;
@@ -76,8 +76,8 @@ pub async fn close(
     request: &Request,
 ) -> Result<Response, Unanswered> {
     let mut upload = core.store.take(repository, id)?;
-    check_chunk(conn, repository, &upload, request)?;
-    let received = receive(core, conn, &mut upload).await;
+    let end = chunk_end(conn, repository, &upload, request)?;
+    let received = receive(core, conn, &mut upload, end).await;
     if let Err(end) = received {
         upload.settle(&core.io).await?;
         return Err(end);
@@ -117,14 +117,15 @@ fn has_whole_blob(conn: &Connection, request: &Request, digest: &Digest) -> bool
         || request.body != crate::http::BodyLength::None && *digest == Digest::of(digest.algorithm(), b"")
 }
 
-/// end-5 and end-6: a chunk that says where it starts must start where the session is.
-fn check_chunk(
+/// end-5 and end-6: a chunk that says where it starts must start where the session is. Gives the offset at which
+/// it says that it ends.
+fn chunk_end(
     conn: &Connection,
     repository: &RepositoryName,
     upload: &Upload,
     request: &Request,
-) -> Result<(), Problem> {
-    let Some(value) = &request.content_range else { return Ok(()) };
+) -> Result<Option<u64>, Problem> {
+    let Some(value) = &request.content_range else { return Ok(None) };
     let chunk = ChunkRange::parse(value)?;
     if chunk.first != upload.offset() {
         return Err(Problem::ChunkOutOfOrder {
@@ -134,12 +135,19 @@ fn check_chunk(
     }
     match conn.declared() {
         Some(declared) if declared != chunk.len_bytes() => Err(Problem::SizeInvalid),
-        _ => Ok(()),
+        // A length that only the end of the body tells is compared then.
+        _ => Ok(Some(chunk.first.saturating_add(chunk.len_bytes()))),
     }
 }
 
-/// The body goes into the session: hashed and written from the buffer that the socket filled.
-async fn receive(core: &Core, conn: &mut Connection, upload: &mut Upload) -> Result<(), Unanswered> {
+/// The body goes into the session: hashed and written from the buffer that the socket filled. Bytes behind `end`
+/// are refused unwritten; of a body that ends before it, as of one that was cut, what came is kept.
+async fn receive(
+    core: &Core,
+    conn: &mut Connection,
+    upload: &mut Upload,
+    end: Option<u64>,
+) -> Result<(), Unanswered> {
     upload.declare(conn.declared().unwrap_or(0))?;
     while conn.body_ready(core).await? {
         let mut buf = core.io.buf().await;
@@ -147,12 +155,17 @@ async fn receive(core: &Core, conn: &mut Connection, upload: &mut Upload) -> Res
         if buf.filled().is_empty() {
             drop(buf);
             core.io.pause().await;
+        } else if end.is_some_and(|end| upload.offset() + buf.filled().len() as u64 > end) {
+            return Err(Problem::SizeInvalid.into());
         } else {
             upload.push(&core.io, buf.freeze()).await?;
         }
         taken?;
     }
-    Ok(())
+    match end {
+        Some(end) if upload.offset() != end => Err(Problem::SizeInvalid.into()),
+        _ => Ok(()),
+    }
 }
 
 fn created(core: &Core, repository: &RepositoryName, digest: &Digest) -> Response {

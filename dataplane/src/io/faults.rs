@@ -37,7 +37,7 @@ pub enum Call {
     List,
     /// Metadata COMMIT; recorded by a test's control plane.
     Commit,
-    /// The client was answered; recorded by a test.
+    /// A client is told yes.
     Reply,
 }
 
@@ -111,6 +111,11 @@ impl Faults {
         });
         self.wait_while_held(call);
         result
+    }
+
+    /// Records what is no call, and can't fail.
+    pub fn note(&self, call: Call, name: impl FnOnce() -> String) {
+        self.script(|script| script.seen.push((call, name())));
     }
 
     fn wait_while_held(&self, call: Call) {

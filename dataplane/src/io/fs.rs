@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use oci::Digest;
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
 
 use super::{Call, Faults, File};
@@ -54,6 +55,11 @@ impl Fs {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty())?;
         Ok(Fs { root: Arc::new(root), faults })
+    }
+
+    /// Says to whoever records this disk's calls that a push is about to be acknowledged.
+    pub fn acknowledging(&self, digest: &Digest) {
+        self.faults.note(Call::Reply, || digest.to_string());
     }
 
     /// Makes a directory. `false`: it was there.
@@ -189,18 +195,20 @@ impl Fs {
         Ok(rustix::fs::ftruncate(file, len)?)
     }
 
-    /// Holds space for `len` bytes from `at` without changing the file's length. A file system that can't
-    /// is fine; one that is full is an error.
-    pub fn allocate(&self, file: &File, at: u64, len: u64) -> io::Result<()> {
+    /// Holds space for `len` bytes from `at` without changing the file's length. `false`: the file system can't;
+    /// one that is full is an error.
+    pub fn allocate(&self, file: &File, at: u64, len: u64) -> io::Result<bool> {
         self.faults.meet(Call::Allocate, file.name())?;
         match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, at, len) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Gives back what was held beyond `len` bytes.
     pub fn trim(&self, file: &File, len: u64) -> io::Result<()> {
+        self.faults.meet(Call::Write, file.name())?;
         // Truncating to the same length frees the blocks behind it.
         Ok(rustix::fs::ftruncate(file, len)?)
     }

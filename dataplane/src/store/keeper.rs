@@ -289,7 +289,10 @@ impl Keeper {
                 Err(problem) if !name.takes_our_file() => self.put_back(member, problem),
                 // Its file may be a blob now, so it can't go on as a session.
                 Ok(()) | Err(_) => {
-                    counters.members.fetch_add(u64::from(result.is_ok()), Ordering::Relaxed);
+                    if result.is_ok() {
+                        counters.members.fetch_add(1, Ordering::Relaxed);
+                        self.shared.fs.acknowledging(&member.digest);
+                    }
                     let id = member.open.id;
                     self.shared.sessions.forget(&id);
                     reply(member, result);

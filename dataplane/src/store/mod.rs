@@ -75,7 +75,7 @@ struct Shared {
     filesystem: &'static str,
     boot: [u8; 16],
     sessions: Sessions,
-    /// Bytes that running uploads were told there is room for, and have not written yet.
+    /// Bytes that running uploads were told there is room for, and that the volume still counts as free.
     promised_bytes: AtomicU64,
     names: Epochs,
     suspects: Suspects,
@@ -262,7 +262,7 @@ impl Store {
     pub async fn cancel(&self, io: &Io, repository: &RepositoryName, id: &UploadId) -> Result<(), Problem> {
         self.shared.allowed()?;
         let open = self.shared.sessions.take(repository, id)?;
-        self.shared.remove(io, vec![open]).await.map_err(|error| problem_of(&error))
+        self.shared.remove(io, vec![*open]).await.map_err(|error| problem_of(&error))
     }
 
     /// Removes sessions that made no progress for too long. To be called once a minute, by one core.
@@ -309,7 +309,7 @@ impl Shared {
 
     /// Removes sessions that were taken out of the table. Goes on if the future is dropped. A pool that is full
     /// is [`io::ErrorKind::WouldBlock`], and nothing happened to them.
-    async fn remove(self: &Arc<Shared>, io: &Io, sessions: Vec<Box<Open>>) -> io::Result<()> {
+    async fn remove(self: &Arc<Shared>, io: &Io, sessions: Vec<Open>) -> io::Result<()> {
         let leaving = Leaving { shared: self.clone(), sessions };
         io.fs(move |fs| leaving.remove(fs)).await
     }
@@ -318,7 +318,7 @@ impl Shared {
 /// Sessions on their way out. Those that nobody removes, because their job was not taken, go back to the table.
 struct Leaving {
     shared: Arc<Shared>,
-    sessions: Vec<Box<Open>>,
+    sessions: Vec<Open>,
 }
 
 impl Leaving {
@@ -336,7 +336,7 @@ impl Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.sessions.drain(..).for_each(|open| self.shared.sessions.insert(open));
+        self.sessions.drain(..).for_each(|open| self.shared.sessions.insert(Box::new(open)));
     }
 }
 
@@ -350,7 +350,7 @@ fn make_session(fs: &Fs, open: &mut Open, boot: &[u8; 16]) -> io::Result<Files> 
     Ok(files)
 }
 
-fn chunks(mut all: Vec<Box<Open>>) -> impl Iterator<Item = Vec<Box<Open>>> {
+fn chunks(mut all: Vec<Open>) -> impl Iterator<Item = Vec<Open>> {
     std::iter::from_fn(move || {
         let some = all.split_off(all.len().saturating_sub(EXPIRED_A_JOB));
         (!some.is_empty()).then_some(some)

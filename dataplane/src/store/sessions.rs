@@ -99,7 +99,7 @@ pub(super) fn remove_upload(fs: &Fs, id: &UploadId) -> io::Result<()> {
 }
 
 /// All sessions, by id. A mutex, because any core may be sent any chunk; it is held for a few
-/// instructions, three times a chunk.
+/// instructions, twice a chunk.
 #[derive(Default)]
 pub(super) struct Sessions {
     table: Mutex<Table>,
@@ -183,7 +183,7 @@ impl Sessions {
     }
 
     /// Takes out those without progress for `expiry`.
-    pub(super) fn take_expired(&self, expiry: Duration) -> Vec<Box<Open>> {
+    pub(super) fn take_expired(&self, expiry: Duration) -> Vec<Open> {
         let now = Instant::now();
         let mut table = self.table();
         let mut expired = Vec::new();
@@ -195,7 +195,7 @@ impl Sessions {
                 expired.push(std::mem::replace(slot, busy));
             }
         }
-        expired.into_iter().map(|slot| table.taken(slot)).collect()
+        expired.into_iter().map(|slot| *table.taken(slot)).collect()
     }
 
     /// Removes the slot of a session that was taken out: from now on it is unknown.

@@ -40,6 +40,8 @@ pub struct Upload {
     ahead: u64,
     /// Where that body ends; 0 if it is small.
     ahead_until: u64,
+    /// Up to where that space is held on the volume, and no longer promised.
+    held: u64,
 }
 
 /// A write that was started, and the session's hash once it has succeeded.
@@ -49,9 +51,11 @@ struct InFlight {
     write: Pin<Box<dyn Future<Output = io::Result<()>>>>,
     running: Option<Hasher>,
     len: u64,
+    /// Bytes of it that were promised until now.
+    promised: u64,
 }
 
-/// Free bytes that are promised to one upload. They count until they are written or this is dropped.
+/// Free bytes that are promised to one upload. They count until the volume counts them, or this is dropped.
 pub(super) struct Pledge {
     shared: Arc<Shared>,
     bytes: u64,
@@ -60,7 +64,7 @@ pub(super) struct Pledge {
 impl Upload {
     pub(super) fn new(shared: Arc<Shared>, open: Box<Open>) -> Upload {
         let pledge = Pledge { shared: shared.clone(), bytes: 0 };
-        Upload { shared, open: Some(open), in_flight: None, pledge, ahead: 0, ahead_until: 0 }
+        Upload { shared, open: Some(open), in_flight: None, pledge, ahead: 0, ahead_until: 0, held: 0 }
     }
 
     /// The session's id.
@@ -104,9 +108,11 @@ impl Upload {
         let len = bytes.len() as u64;
         let end = self.end_after(len)?;
         self.written().await?;
-        self.pledge.cover(len)?;
+        self.shared.allowed()?;
         let files = self.files(io).await?;
         self.allocate_ahead(io, &files.data, end).await?;
+        let promised = end - self.held.clamp(end - len, end);
+        self.pledge.cover(promised)?;
         self.write_back(io, &files.data);
         let open = self.open();
         let write = Box::pin(io.write(&files.data, open.offset, bytes.clone()));
@@ -115,7 +121,7 @@ impl Upload {
         if let Some(hasher) = &mut running {
             hasher.update(&bytes);
         }
-        self.in_flight = Some(InFlight { io: io.clone(), write, running, len });
+        self.in_flight = Some(InFlight { io: io.clone(), write, running, len, promised });
         Ok(())
     }
 
@@ -145,7 +151,7 @@ impl Upload {
         }
         let Some(open) = self.open.take() else { return };
         let id = open.id;
-        if let Err(error) = self.shared.remove(io, vec![open]).await {
+        if let Err(error) = self.shared.remove(io, vec![*open]).await {
             tracing::warn!(%id, %error, "an upload was not removed; it will expire");
         }
     }
@@ -197,7 +203,7 @@ impl Upload {
         let result = in_flight.write.as_mut().await;
         let Some(in_flight) = self.in_flight.take() else { return Err(Problem::Internal) };
         result.map_err(|error| problem_of(&error))?;
-        self.pledge.spend(in_flight.len);
+        self.pledge.spend(in_flight.promised);
         in_flight.advance(self.open_mut());
         Ok(())
     }
@@ -224,7 +230,10 @@ impl Upload {
             let open = self.open_mut();
             open.allocated = open.allocated.max(until);
             let allocated = io.fs(move |fs| fs.allocate(&data, at, until - at)).await;
-            allocated.map_err(|error| problem_of(&error))?;
+            if allocated.map_err(|error| problem_of(&error))? {
+                self.held = until;
+                self.pledge.spend(until - at);
+            }
             self.ahead = until;
         }
         Ok(())

@@ -91,6 +91,58 @@ fn a_failed_write_resets_hash_and_offset_to_the_one_before() {
     }
 }
 
+/// A directory, two files and a record: whichever finds no room, nothing is left of the session.
+#[test]
+fn a_session_that_finds_no_room_to_be_made_leaves_nothing() {
+    for leg in legs() {
+        for (call, skip) in [(Call::Create, 0), (Call::Create, 1), (Call::Create, 2), (Call::Write, 0)] {
+            let rig = Rig::new();
+            let place = rig.place.clone();
+            rig.on_core(leg, move |io, store, faults| async move {
+                let open = || store.open_upload(&io, repository(), Principal::Anonymous, Algorithm::Sha256);
+                faults.fail(call, skip, ENOSPC);
+                assert_eq!(open().await, Err(Problem::DiskFull), "{call:?} {skip}");
+                assert_eq!(fs::read_dir(place.path("uploads")).unwrap().count(), 0, "{call:?} {skip}");
+                assert_eq!(store.counters().sessions_open.load(Ordering::Relaxed), 0);
+                faults.heal();
+                open().await.unwrap();
+            });
+            assert_eq!(rig.writes.refused(), None);
+            rig.end();
+        }
+    }
+}
+
+/// The record of progress and the closing one: the bytes are there, so the client may go on when there is room.
+#[test]
+fn a_record_that_finds_no_room_keeps_the_session() {
+    for leg in legs() {
+        let rig = Rig::new();
+        rig.on_core(leg, |io, store, faults| async move {
+            let id = begin(&io, &store, Algorithm::Sha256, b"one ").await.unwrap();
+            let mut upload = store.take(&repository(), &id).unwrap();
+            upload.push(&io, Bytes::from_static(b"two")).await.unwrap();
+            faults.fail(Call::Write, 0, ENOSPC);
+            assert_eq!(upload.settle(&io).await, Err(Problem::DiskFull));
+            upload.put_back();
+            faults.heal();
+            assert_eq!(store.offset(&repository(), &id), Ok(7));
+            faults.take();
+            faults.fail(Call::Write, 0, ENOSPC);
+            let digest = sha256(b"one two");
+            assert_eq!(finish(&io, &store, &faults, &id, digest).await, Err(Problem::DiskFull));
+            let seen = faults.take();
+            assert_eq!(seen, [(Call::Write, format!("uploads/{id}/state"))], "and nothing came after it");
+            faults.heal();
+            assert_eq!(store.offset(&repository(), &id), Ok(7));
+            finish(&io, &store, &faults, &id, digest).await.unwrap();
+        });
+        assert_eq!(rig.writes.refused(), None);
+        assert_eq!(fs::read(rig.place.blob(&sha256(b"one two"))).unwrap(), b"one two");
+        rig.end();
+    }
+}
+
 #[test]
 fn a_wrong_digest_leaves_the_session_as_it_was() {
     for leg in legs() {

@@ -98,6 +98,27 @@ legs! {
         }
     }
 
+    /// Space that is held for a body is taken from the volume; it does not count once more as promised.
+    fn what_is_allocated_is_counted_once(leg) {
+        if !has_root() {
+            return;
+        }
+        let volume = Volume::tmpfs(64);
+        let server = start(leg, &volume);
+        let (mut slow, mut client) = (server.client(), server.client());
+        let before = volume.free_bytes();
+        let location = slow.open_upload(REPOSITORY);
+        let head = format!("PATCH {location} HTTP/1.1\r\nHost: r\r\nContent-Length: {}\r\n\r\nx", 24 * MIB);
+        slow.send_bytes(head.as_bytes());
+        wait_for("the space is held", Duration::from_secs(5), || volume.free_bytes() <= before - 24 * MIB);
+        let bytes = noise(948, 16 * MIB);
+        let location = client.open_upload(REPOSITORY);
+        client.patch_at(&location, 0, &bytes).expect(202);
+        client.close_upload(&location, sha256(&bytes)).expect(201);
+        drop((slow, client));
+        server.stop();
+    }
+
     /// The room ends in the middle of a body of unknown length; with room again the session goes on.
     fn in_the_middle_of_a_body(leg) {
         if !has_root() {

@@ -200,6 +200,27 @@ legs! {
         client.close_upload(&location, sha256(b"0123456789")).expect(201);
     }
 
+    /// How long a chunked body is, only its end tells. Nothing behind the range is taken.
+    fn a_content_range_that_does_not_fit_its_chunked_body_is_refused(leg) {
+        let server = Server::start(leg);
+        let mut client = server.client();
+        let whole = b"0123456789abcdef";
+        for (range, kept) in [("10-15", 16), ("10-12", 10), ("10-19", 16)] {
+            let location = client.open_upload(REPOSITORY);
+            client.patch_at(&location, 0, &whole[..10]).expect(202);
+            let patch = client.request("PATCH", &location).header("Content-Range", range);
+            let answer = patch.chunks([&whole[10..]]).send();
+            assert_eq!(answer.status, if range == "10-15" { 202 } else { 400 }, "{range}: {}", answer.text());
+            assert_eq!(client.upload_offset(&location), kept, "{range}: as of a body that was cut");
+            let put = client.request("PUT", format!("{location}?digest={}", sha256(whole)));
+            put.body(&whole[kept..]).send().expect(201);
+        }
+        let location = client.open_upload(REPOSITORY);
+        let put = client.request("PUT", format!("{location}?digest={}", sha256(whole)));
+        put.header("Content-Range", "0-19").chunks([&whole[..]]).send().refused(400, "SIZE_INVALID");
+        client.close_upload(&location, sha256(whole)).expect(201);
+    }
+
     fn cancel_removes_the_session(leg) {
         let server = Server::start(leg);
         let mut client = server.client();

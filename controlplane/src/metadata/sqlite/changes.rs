@@ -66,7 +66,8 @@ pub(super) struct Change<'a, 'e> {
 }
 
 impl Change<'_, '_> {
-    /// end-4b, end-6: the blob is home, and `repository` has a link to it.
+    /// end-4b, end-6: the blob is home, and `repository` has a link to it. Of a blob that was home the pusher's
+    /// bytes were verified, not those that are kept.
     pub(super) fn push(&mut self, pushed: &PushedBlob) -> Result<(), Refused> {
         let repository = self.repository_made(&pushed.repository)?;
         self.connection
@@ -76,7 +77,7 @@ impl Change<'_, '_> {
                  ON CONFLICT (digest) DO UPDATE SET
                      state = excluded.state, size_bytes = excluded.size_bytes,
                      generation = generation + (tombstone_at IS NOT NULL),
-                     tombstone_at = NULL, verified_at = excluded.verified_at",
+                     tombstone_at = NULL",
             )?
             .execute(params![DigestColumn(pushed.digest), HOME, pushed.size_bytes, self.now])?;
         self.link(repository, &pushed.digest)?;
