@@ -34,6 +34,15 @@ impl Planes {
     ///
     /// Errors: a sentence for the operator.
     pub fn start(config: &Config, data: &DataDirectory, stop: StopHandle) -> Result<Planes, String> {
+        Planes::start_with(config, data, stop, controlplane::Faults::default())
+    }
+
+    fn start_with(
+        config: &Config,
+        data: &DataDirectory,
+        stop: StopHandle,
+        faults: controlplane::Faults,
+    ) -> Result<Planes, String> {
         let runtime = control_runtime(config.cores).map_err(|error| error.to_string())?;
         let writes = Arc::new(writes(data.path())?);
         let epochs = Arc::new(Epochs::new(limits::EPOCH_SLOTS));
@@ -42,7 +51,8 @@ impl Planes {
             writes: writes.clone(),
             epochs: epochs.clone(),
         };
-        let plane = controlplane::open(data.path(), options).map_err(|error| error.to_string())?;
+        let plane = controlplane::open_with_faults(data.path(), options, faults)
+            .map_err(|error| error.to_string())?;
         let (control, lanes) = Control::lanes(limits::QUESTIONS_MAX, limits::FORWARDS_MAX);
         let failed: dataplane::Failed = Arc::new(move |why| stop.fail(why));
         let joints = Joints { control, epochs, writes, failed, faults: Faults::none() };
@@ -99,12 +109,12 @@ impl Planes {
 fn writes(data: &Path) -> Result<Writes, String> {
     let marked = dataplane::disk_error_marked(data).map_err(|error| error.to_string())?;
     let data = data.to_owned();
-    let writes = Writes::allowed(Box::new(move |why| {
+    let writes = Writes::allowed(Box::new(move |why, last_good_unix| {
         if why == Refusal::MarkFound {
             tracing::warn!("disk error: {}; pushes are refused", why.why());
         } else {
             tracing::error!("disk error: {}; pushes are refused", why.why());
-            dataplane::mark_disk_error(&data);
+            dataplane::mark_disk_error(&data, last_good_unix);
         }
     }));
     if marked {
@@ -138,4 +148,59 @@ fn control_runtime(cores: usize) -> std::io::Result<Runtime> {
 pub fn clear_disk_error(data: &DataDirectory) -> Result<(u64, Vec<String>), String> {
     let cleared = dataplane::clear_disk_error(data.path()).map_err(|error| error.to_string())?;
     Ok((cleared.hashed, cleared.damaged.iter().map(ToString::to_string).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        io::{Read, Write},
+        net::TcpStream,
+        time::{SystemTime, UNIX_EPOCH},
+    };
+
+    use controlplane::{CommitFault, Faults as CommitFaults};
+    use oci::{Algorithm, Digest};
+
+    use super::*;
+    use crate::{config::RawConfig, stop::Stop};
+
+    /// The status of a push of `content`.
+    fn push(address: SocketAddr, content: &[u8]) -> String {
+        let digest = Digest::of(Algorithm::Sha256, content);
+        let length = content.len();
+        let head = format!(
+            "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: r\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(&[head.as_bytes(), content].concat()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer[9..12].to_owned()
+    }
+
+    /// The writer of the metadata refuses before the keeper hears of it; the mark has the keeper's time all the
+    /// same, so that the doctor reads no blob that was durable before.
+    #[test]
+    fn the_mark_of_a_failed_commit_tells_since_when() {
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let place = std::env::temp_dir().join(format!("gantry-mark-{}", std::process::id()));
+        let arguments = vec![("listen", "127.0.0.1:0".to_owned())];
+        let config = Config::try_from(RawConfig { arguments, ..RawConfig::default() }).unwrap();
+        let config = Config { cores: 1, access_log: false, reserve_bytes: 1, ..config };
+        let data = DataDirectory::make(&place).unwrap();
+        let stop = Stop::watch().unwrap();
+        let faults = CommitFaults::default();
+        let began = now();
+        let planes = Planes::start_with(&config, &data, stop.handle(), faults.clone()).unwrap();
+        assert_eq!(push(planes.address(), b"durable"), "201");
+        faults.fail_next_commit(CommitFault::Lost);
+        assert_eq!(push(planes.address(), b"doubtful"), "503");
+        planes.stop(Duration::from_secs(5));
+        let mark = fs::read_to_string(place.join("disk-error")).unwrap();
+        let since = mark.trim_end().trim_start_matches("{\"last_good_batch_unix\":").trim_end_matches('}');
+        assert!((began..=now()).contains(&since.parse().unwrap()), "{mark}");
+        fs::remove_dir_all(place).unwrap();
+    }
 }

@@ -20,6 +20,9 @@ pub const TOUCHES_WAKE: usize = TOUCHES / 2;
 /// WAL size above which the writer checkpoints between two batches.
 pub const WAL_CHECKPOINT_BYTES: u64 = 8 << 20;
 
+/// A read of the metadata that takes longer is ended, and answered 503: a log that is being read can't start over.
+pub const READ_TIME: Duration = Duration::from_secs(1);
+
 /// Body of a page of referrers (end-12), as large as a manifest may be.
 pub const REFERRERS_BYTES: usize = 4 << 20;
 
@@ -59,6 +62,9 @@ pub const IDLE: Duration = Duration::from_secs(10);
 
 /// WAL size that is not worth the flushes of a checkpoint while idle.
 pub const WAL_KEEP_BYTES: u64 = 1 << 20;
+
+/// Steps of SQLite's machine after which a read looks at the time: some ten microseconds.
+pub const READ_STEPS: i32 = 1_000;
 
 /// How long SQLite waits for a lock: nobody but this process may hold one.
 pub const LOCK_WAIT: Duration = Duration::from_secs(1);

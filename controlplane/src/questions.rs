@@ -59,6 +59,9 @@ async fn answer<M: Metadata>(questions: Questions<M>, ask: Ask) {
             let refusal = writes.refused().map(|refusal| Problem::WritesRefused { why: refusal.why() });
             reply(answer, refusal.map_or(Ok(()), Err));
         }
+        Ask::Mountable { repository, digest, from, principal: _, answer } => {
+            reply(answer, metadata.mountable(Mount { repository, digest, from }).await);
+        }
         Ask::Mount { repository, digest, from, principal: _, answer } => {
             reply(answer, metadata.mount(Mount { repository, digest, from }).await);
         }

@@ -107,6 +107,9 @@ impl AccessRecord {
     /// `request_target_bytes` is there if the target was cut, `user_agent` if one was sent. (A field `target`
     /// would be the event's own, in a flat JSON line.)
     fn log(&self) {
+        if !tracing::enabled!(target: "gantry::access", tracing::Level::INFO) {
+            return;
+        }
         let target = self.target.escaped();
         let user_agent = self.user_agent.escaped();
         // As text, not as Display: the line format then puts it in quotes, and a space ends no field.
@@ -136,6 +139,11 @@ impl AccessLog {
     /// Takes records and keeps none (`--access-log off`).
     pub fn off() -> AccessLog {
         AccessLog { producer: None }
+    }
+
+    /// Whether it keeps records; where it does not, none need be made.
+    pub fn is_on(&self) -> bool {
+        self.producer.is_some()
     }
 
     /// False: the ring is full and the record is dropped; count it.

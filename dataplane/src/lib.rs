@@ -57,10 +57,11 @@ pub fn disk_error_marked(data: &Path) -> std::io::Result<bool> {
     store::disk_error_marked(&io::Fs::open(data, Faults::none())?)
 }
 
-/// Leaves the mark of a disk error, as well as one can: the disk may take nothing any more.
-pub fn mark_disk_error(data: &Path) {
+/// Leaves the mark of a disk error, as well as one can: the disk may take nothing any more. What was linked
+/// since `last_good_unix`, in seconds since 1970, will be doubted.
+pub fn mark_disk_error(data: &Path, last_good_unix: u64) {
     match io::Fs::open(data, Faults::none()) {
-        Ok(fs) => store::mark_disk_error(&fs),
+        Ok(fs) => store::mark_disk_error(&fs, last_good_unix),
         Err(error) => tracing::error!(%error, "the mark of a disk error can't be left"),
     }
 }

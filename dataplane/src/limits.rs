@@ -60,6 +60,8 @@ pub const STATE_RECORDS_READ_MAX: u64 = 64;
 pub const BATCH_MEMBERS_MAX: usize = 256;
 /// Commits that wait for the keeper; more is 503.
 pub const COMMITS_WAITING_MAX: usize = 1024;
+/// Blobs that are remembered as unreadable until they are pushed again; more are found out by each read anew.
+pub const SUSPECTS_MAX: usize = 4096;
 /// Jobs that wait for the pool's threads; more is 503.
 pub const POOL_JOBS_MAX: usize = 4096;
 /// Sockets that wait for a core to take them up; more are answered 503 and closed.
@@ -125,6 +127,8 @@ pub const SYNCS_AT_ONCE: usize = SYNCFS_MEMBERS_MIN;
 pub const SYNCFS_REST: Duration = Duration::from_secs(10);
 /// Threads for what blocks: names, space, and the disk of the epoll leg.
 pub const POOL_THREADS: usize = 4;
+/// How long an answer that is under way waits before it asks a full pool again.
+pub const POOL_RETRY: Duration = Duration::from_millis(2);
 /// How long tasks get, when their core ends, to put away what they hold.
 pub const CORE_END_TIME: Duration = Duration::from_secs(1);
 /// How often the access log is written.

@@ -125,7 +125,7 @@ pub fn start(
     joints: Joints,
     home: &mut dyn FnMut(Vec<Digest>) -> Result<Vec<Option<u64>>, Problem>,
 ) -> Result<Running, StartError> {
-    let (driver, mut warnings) = choose(settings.io)?;
+    let (driver, mut warnings) = choose(settings.io, probe)?;
     let descriptors = raise_descriptor_limit();
     let fs = Fs::open(&settings.data, joints.faults).map_err(StartError::Data)?;
     let filesystem = fs.filesystem().map_err(StartError::Data)?;
@@ -351,12 +351,19 @@ async fn serve(core: std::rc::Rc<Core>, io: Io, mut inbox: mpsc::Receiver<Messag
     ended.store(true, Ordering::Relaxed);
 }
 
-fn choose(choice: IoChoice) -> Result<(Driver, Vec<String>), StartError> {
-    match (choice, probe()) {
-        (IoChoice::Epoll, _) => Ok((Driver::Epoll, Vec::new())),
-        (_, Ok(())) => Ok((Driver::Uring, Vec::new())),
-        (IoChoice::Uring, Err(error)) => Err(StartError::NoRing(error)),
-        (IoChoice::Auto, Err(error)) => {
+/// The driver, and what `/healthz` warns of. Where none of io_uring is wanted it is not even probed for: a sandbox
+/// may kill the process for the attempt.
+fn choose(
+    choice: IoChoice,
+    probe: impl FnOnce() -> io::Result<()>,
+) -> Result<(Driver, Vec<String>), StartError> {
+    if choice == IoChoice::Epoll {
+        return Ok((Driver::Epoll, Vec::new()));
+    }
+    match probe() {
+        Ok(()) => Ok((Driver::Uring, Vec::new())),
+        Err(error) if choice == IoChoice::Uring => Err(StartError::NoRing(error)),
+        Err(error) => {
             let warning =
                 format!("io_uring can't be had here ({error}): disks are read by a pool of threads");
             tracing::warn!("{warning}");
@@ -407,6 +414,22 @@ fn render_store(counters: &StoreCounters, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn io_uring_is_probed_for_only_where_it_may_be_used() {
+        let never = || panic!("probed");
+        assert!(
+            matches!(choose(IoChoice::Epoll, never), Ok((Driver::Epoll, warnings)) if warnings.is_empty())
+        );
+        assert!(
+            matches!(choose(IoChoice::Auto, || Ok(())), Ok((Driver::Uring, warnings)) if warnings.is_empty())
+        );
+        let denied = || Err(io::ErrorKind::PermissionDenied.into());
+        assert!(
+            matches!(choose(IoChoice::Auto, denied), Ok((Driver::Epoll, warnings)) if warnings.len() == 1)
+        );
+        assert!(matches!(choose(IoChoice::Uring, denied), Err(StartError::NoRing(_))));
+    }
 
     #[test]
     fn connections_leave_descriptors_for_the_open_files() {

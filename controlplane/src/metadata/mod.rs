@@ -53,6 +53,9 @@ pub(crate) trait Metadata: Send + Sync + 'static {
         batch: Vec<PushedBlob>,
     ) -> impl Future<Output = Result<Vec<Result<(), Problem>>, CommitFailed>> + Send;
 
+    /// See [`control::Ask::Mountable`].
+    fn mountable(&self, mount: Mount) -> impl Future<Output = Result<Option<Link>, Problem>> + Send;
+
     /// See [`control::Ask::Mount`].
     fn mount(&self, mount: Mount) -> impl Future<Output = Result<bool, Problem>> + Send;
 

@@ -2,7 +2,7 @@
 //! and a new process finds out what happened (storage.md §1).
 
 use control::{CommitFailed, PushedBlob, Refusal};
-use controlplane::CommitFault;
+use controlplane::{CommitFault, Faults, MissingReferences};
 use oci::Problem;
 
 use crate::harness::{Directory, NOBODY, Plane, health, name, refer, sha256};
@@ -96,5 +96,24 @@ async fn writes_that_are_refused_for_another_reason_are_refused_here() {
     assert_eq!(problem.wire().status, 503);
     assert!(matches!(problem, Problem::WritesRefused { why } if why == Refusal::SyncFailed.why()));
     assert_eq!(plane.counts().commits, commits);
+    plane.close().await;
+}
+
+/// Room for the log is made outside of COMMITs; a sync that fails there may have lost what they wrote.
+#[tokio::test]
+async fn a_failed_sync_of_the_log_refuses_writes() {
+    let directory = Directory::new();
+    let plane = Plane::open(&directory);
+    let blob = plane.push("a/one", "durable").await;
+    plane.close().await;
+    let faults = Faults::default();
+    faults.fail_next_log_sync();
+    let plane = Plane::open_with_faults(&directory, MissingReferences::Reject, faults).unwrap();
+    let pushed = PushedBlob { repository: name("a/one"), digest: sha256("late"), size_bytes: 4 };
+    let told = plane.commit(vec![pushed]).await;
+    assert!(matches!(told.as_deref(), Ok([Err(Problem::WritesRefused { .. })])), "{told:?}");
+    assert_eq!(*plane.refusals.lock().unwrap(), [Refusal::SyncFailed]);
+    assert_eq!(plane.link("a/one", blob).await, Some(7), "reads go on");
+    assert_eq!(plane.counts().batches, 0);
     plane.close().await;
 }

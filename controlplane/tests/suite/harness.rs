@@ -84,11 +84,19 @@ impl Plane {
         directory: &Directory,
         missing_references: MissingReferences,
     ) -> Result<Plane, OpenError> {
+        Plane::open_with_faults(directory, missing_references, Faults::default())
+    }
+
+    /// One whose disk may fail from the start.
+    pub fn open_with_faults(
+        directory: &Directory,
+        missing_references: MissingReferences,
+        faults: Faults,
+    ) -> Result<Plane, OpenError> {
         let refusals = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&refusals);
-        let writes = Arc::new(Writes::allowed(Box::new(move |why| told.lock().unwrap().push(why))));
+        let writes = Arc::new(Writes::allowed(Box::new(move |why, _since| told.lock().unwrap().push(why))));
         let epochs = Arc::new(Epochs::new(1 << 16));
-        let faults = Faults::default();
         let options =
             Options { missing_references, writes: Arc::clone(&writes), epochs: Arc::clone(&epochs) };
         let plane = controlplane::open_with_faults(directory.path(), options, faults.clone())?;

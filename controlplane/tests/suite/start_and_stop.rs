@@ -10,7 +10,7 @@ use crate::harness::{Directory, Plane, sha256};
 fn options() -> Options {
     Options {
         missing_references: MissingReferences::Reject,
-        writes: Arc::new(Writes::allowed(Box::new(|_why| {}))),
+        writes: Arc::new(Writes::allowed(Box::new(|_why, _since| {}))),
         epochs: Arc::new(Epochs::new(64)),
     }
 }

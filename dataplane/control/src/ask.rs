@@ -51,7 +51,20 @@ pub enum Ask {
         /// An error is the answer for the client.
         answer: Answer<()>,
     },
-    /// Link a blob that another repository already has. The caller has seen the file. (end-11)
+    /// May `repository` get a link to a blob that another repository already has? (end-11)
+    Mountable {
+        /// The repository that would get the link.
+        repository: RepositoryName,
+        /// The blob.
+        digest: Digest,
+        /// Where from; `None` lets the registry find any repository that `principal` may read.
+        from: Option<RepositoryName>,
+        /// Who would mount.
+        principal: Principal,
+        /// `None`: open an upload instead, whatever lies on disk.
+        answer: Answer<Option<Link>>,
+    },
+    /// Link a blob that was found to be mountable. The caller has seen the file, whole. (end-11)
     Mount {
         /// The repository that gets the link.
         repository: RepositoryName,

@@ -1,6 +1,6 @@
 //! What the process knows of itself, and whether it may write.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -10,8 +10,12 @@ use serde::Serialize;
 /// and only a new process, which reads it, may say so.
 pub struct Writes {
     state: AtomicU8,
-    on_refuse: Box<dyn Fn(Refusal) + Send + Sync>,
+    last_good_unix: AtomicU64,
+    on_refuse: OnRefuse,
 }
+
+/// Told why, and when the last push was known to be durable: see [`Writes::known_good`].
+pub type OnRefuse = Box<dyn Fn(Refusal, u64) + Send + Sync>;
 
 /// Why writes are refused until the process was restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +47,14 @@ impl Refusal {
 
 impl Writes {
     /// Writes allowed. `on_refuse` runs once, on the thread that refuses first: it leaves the mark on disk.
-    pub fn allowed(on_refuse: Box<dyn Fn(Refusal) + Send + Sync>) -> Writes {
-        Writes { state: AtomicU8::new(0), on_refuse }
+    pub fn allowed(on_refuse: OnRefuse) -> Writes {
+        Writes { state: AtomicU8::new(0), last_good_unix: AtomicU64::new(0), on_refuse }
+    }
+
+    /// Whatever was pushed before this time, in seconds since 1970, is durable. Said by the keeper after each
+    /// batch; 0 as long as it has said nothing.
+    pub fn known_good(&self, unix: u64) {
+        self.last_good_unix.store(unix, Ordering::Release);
     }
 
     /// Refuses all further writes of this process. The first reason stays.
@@ -55,7 +65,7 @@ impl Writes {
             Refusal::MarkFound => 3,
         };
         if self.state.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-            (self.on_refuse)(why);
+            (self.on_refuse)(why, self.last_good_unix.load(Ordering::Acquire));
         }
     }
 

@@ -97,6 +97,17 @@ impl Control {
         self.ask(|answer| Ask::OpenUpload { repository, principal, answer }).await
     }
 
+    /// See [`Ask::Mountable`].
+    pub async fn mountable(
+        &self,
+        repository: RepositoryName,
+        digest: Digest,
+        from: Option<RepositoryName>,
+        principal: Principal,
+    ) -> Result<Option<Link>, Problem> {
+        self.ask(|answer| Ask::Mountable { repository, digest, from, principal, answer }).await
+    }
+
     /// See [`Ask::Mount`].
     pub async fn mount(
         &self,

@@ -17,5 +17,5 @@ pub use ask::{
     Reply, StoredManifest,
 };
 pub use epochs::{Epoch, Epochs, Slot};
-pub use health::{CoreHealth, DiskHealth, Health, Refusal, Writes, WritesHealth};
+pub use health::{CoreHealth, DiskHealth, Health, OnRefuse, Refusal, Writes, WritesHealth};
 pub use lanes::{Control, Lane, Lanes};

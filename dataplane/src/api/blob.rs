@@ -79,10 +79,8 @@ pub fn respond(
     let selected = if ranges_apply { conditions.range.within(blob.size_bytes)? } else { Selected::Whole };
     let status = if selected == Selected::Whole { 200 } else { 206 };
     let size_bytes = blob.size_bytes;
-    let mut lines = core.digest_lines(status, digest);
-    lines.digest_field("ETag", digest, true);
-    lines.field("Accept-Ranges", b"bytes");
-    lines.field("X-Content-Type-Options", b"nosniff");
+    let mut lines = core.lines(status);
+    lines.rendered(&blob.lines);
     let span = match selected {
         Selected::Whole => Span { start: 0, end: size_bytes },
         Selected::One(span) => {
@@ -98,7 +96,7 @@ pub fn respond(
             return Ok(Response::new(206, lines, Body::File(part)));
         }
     };
-    lines.field("Content-Type", b"application/octet-stream");
+    lines.fixed("Content-Type: application/octet-stream\r\n");
     lines.number_field("Content-Length", span.len());
     Ok(Response::new(status, lines, Body::File(FilePart::new(blob, span))))
 }

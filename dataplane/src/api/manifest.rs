@@ -27,6 +27,8 @@ pub async fn push(
     put: &PutManifest,
     request: &Request,
 ) -> Result<Response, Unanswered> {
+    // The reserve is for what gives room back.
+    core.store.room_for(conn.declared().unwrap_or(0).min(MANIFEST_BYTES_MAX as u64))?;
     let reserved = conn.reserve_body(core, Problem::ManifestTooLarge)?;
     let body = conn.collect(core, MANIFEST_BYTES_MAX, Problem::ManifestTooLarge).await;
     let stored = match body {

@@ -1,6 +1,6 @@
 //! Uploads: end-4, end-5, end-6, end-11, end-13, end-14.
 
-use control::Principal;
+use control::{Link, Principal};
 use oci::{Algorithm, ChunkRange, Digest, Mount, OpenUpload, Problem, RepositoryName, UploadId};
 
 use super::Unanswered;
@@ -21,7 +21,7 @@ pub async fn open(
     {
         return Ok(created(core, &open.repository, &mount.digest));
     }
-    core.store.room_for(conn.declared().unwrap_or(0))?;
+    core.store.room_for_blob(conn.declared().unwrap_or(0))?;
     core.control.open_upload(open.repository, Principal::Anonymous).await?;
     let named = open.digest.as_ref().map(Digest::algorithm).or(open.algorithm);
     let algorithm = named.unwrap_or(Algorithm::Sha256);
@@ -98,21 +98,17 @@ pub async fn cancel(core: &Core, repository: &RepositoryName, id: &UploadId) -> 
     Ok(Response::empty(204, core.lines(204)))
 }
 
-/// end-11. A blob that is not wholly here is not mounted: the client uploads instead.
+/// end-11. A blob that is not wholly here is not mounted: the client uploads instead. The metadata is asked
+/// first, so that the time of an answer tells nobody what lies on the disk.
 async fn mount(core: &Core, repository: &RepositoryName, mount: &Mount) -> Result<bool, Problem> {
-    core.store.room_for(0)?;
-    match core.store.open_blob(&core.io, &mount.digest).await {
-        Ok(Some(_)) => {}
-        Ok(None) => return Ok(false),
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-            return Err(Problem::Overloaded { retry_after_s: 1 });
-        }
-        Err(error) => {
-            tracing::error!(digest = %mount.digest, %error, "a blob can't be opened");
-            return Err(Problem::Internal);
-        }
+    let Mount { digest, from } = *mount;
+    let mountable = core.control.mountable(*repository, digest, from, Principal::Anonymous).await?;
+    let Some(Link::Here { size_bytes }) = mountable else { return Ok(false) };
+    if !core.store.has_whole(&core.io, &digest, size_bytes).await? {
+        tracing::error!(%digest, "a blob is recorded and not wholly here; push it again");
+        return Ok(false);
     }
-    core.control.mount(*repository, mount.digest, mount.from, Principal::Anonymous).await
+    core.control.mount(*repository, digest, from, Principal::Anonymous).await
 }
 
 /// A POST with `?digest=` and no body wants a session, unless the digest is that of nothing.

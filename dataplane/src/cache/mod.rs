@@ -1,14 +1,17 @@
 //! What a core remembers: bounded, and dropped in the order in which it was last of use.
 //!
-//! Two generations stand in for an exact order: what was used since the last turn is in the young one. When
-//! that is full it becomes the old one, and what is in neither is gone.
+//! Two generations stand in for an exact order: what was used since the last turn is young, what was used in the turn
+//! before is old, and at each turn what is old and was not used goes. A hit is one look-up.
 
 use std::{borrow::Borrow, collections::HashMap, hash::Hash};
 
+use foldhash::fast::RandomState;
+
 /// A bounded map. Weights are in whatever unit its bound is.
 pub struct Generations<K, V> {
-    young: HashMap<K, Weighed<V>>,
-    old: HashMap<K, Weighed<V>>,
+    // Not SipHash: a key is kept only after the control plane has said yes to it, and the seed is our own.
+    map: HashMap<K, Weighed<V>, RandomState>,
+    turn: u64,
     young_weight: usize,
     weight_max: usize,
 }
@@ -16,26 +19,34 @@ pub struct Generations<K, V> {
 struct Weighed<V> {
     value: V,
     weight: usize,
+    /// The turn in which it was last of use.
+    used: u64,
 }
 
 impl<K: Hash + Eq, V> Generations<K, V> {
     /// A map of at most `weight_max`, of which each generation may have half.
     pub fn new(weight_max: usize) -> Generations<K, V> {
-        Generations { young: HashMap::new(), old: HashMap::new(), young_weight: 0, weight_max }
+        Generations { map: HashMap::default(), turn: 1, young_weight: 0, weight_max }
     }
 
-    /// What is remembered of `key`.
-    pub fn get<Q>(&mut self, key: &Q) -> Option<&V>
+    /// What `look` makes of that which is remembered of `key`.
+    pub fn get<Q, T>(&mut self, key: &Q, look: impl FnOnce(&V) -> T) -> Option<T>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        // Two look-ups, because a borrow that is returned from one arm would last through the other.
-        if !self.young.contains_key(key) {
-            let (key, found) = self.old.remove_entry(key)?;
-            self.insert(key, found.value, found.weight);
+        let found = self.map.get_mut(key)?;
+        let seen = look(&found.value);
+        if found.used != self.turn {
+            let weight = found.weight;
+            let turns = self.young_weight + weight > self.weight_max / 2;
+            found.used = self.turn + u64::from(turns);
+            if turns {
+                self.next_turn();
+            }
+            self.young_weight += weight;
         }
-        self.young.get(key).map(|found| &found.value)
+        Some(seen)
     }
 
     /// Remembers a value; one that is heavier than a generation is not kept.
@@ -46,17 +57,15 @@ impl<K: Hash + Eq, V> Generations<K, V> {
             return;
         }
         if self.young_weight + weight > half {
-            self.old = std::mem::take(&mut self.young);
-            self.young_weight = 0;
+            self.next_turn();
         }
         self.young_weight += weight;
-        self.young.insert(key, Weighed { value, weight });
+        self.map.insert(key, Weighed { value, weight, used: self.turn });
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
+        self.map.clear();
         self.young_weight = 0;
     }
 
@@ -66,10 +75,19 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        if let Some(gone) = self.young.remove(key) {
+        if let Some(gone) = self.map.remove(key)
+            && gone.used == self.turn
+        {
             self.young_weight -= gone.weight;
         }
-        self.old.remove(key);
+    }
+
+    /// What is young becomes old, and what was old goes. All entries are looked at, once for as many uses.
+    fn next_turn(&mut self) {
+        let turn = self.turn;
+        self.map.retain(|_, kept| kept.used >= turn);
+        self.turn += 1;
+        self.young_weight = 0;
     }
 }
 
@@ -82,13 +100,37 @@ mod tests {
         let mut map = Generations::new(8);
         for key in 0..100 {
             map.insert(key, key, 1);
-            assert_eq!(map.get(&0), Some(&0), "{key}");
-            assert!(map.young.len() + map.old.len() <= 8);
+            assert_eq!(map.get(&0, |value| *value), Some(0), "{key}");
+            assert!(map.map.len() <= 8);
         }
-        assert_eq!(map.get(&1), None);
+        assert_eq!(map.get(&1, |value| *value), None);
         map.remove(&0);
-        assert_eq!(map.get(&0), None);
+        assert_eq!(map.get(&0, |value| *value), None);
         map.insert(7, 7, 5);
-        assert_eq!(map.get(&7), None, "heavier than a generation");
+        assert_eq!(map.get(&7, |value| *value), None, "heavier than a generation");
+    }
+
+    #[test]
+    fn weights_add_up_whatever_is_done() {
+        let mut map = Generations::new(64);
+        let mut dice = 1_u64;
+        for _ in 0..100_000 {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let key = dice >> 40 & 63;
+            match dice >> 60 {
+                0..6 => map.insert(key, key, (dice >> 50 & 15) as usize),
+                6..14 => assert!(map.get(&key, |value| *value == key) != Some(false)),
+                _ => map.remove(&key),
+            }
+            let of = |turn| {
+                map.map.values().filter(|kept| kept.used == turn).map(|kept| kept.weight).sum::<usize>()
+            };
+            assert_eq!(of(map.turn), map.young_weight);
+            assert!(map.young_weight <= 32 && of(map.turn - 1) <= 32);
+            assert_eq!(
+                of(map.turn) + of(map.turn - 1),
+                map.map.values().map(|kept| kept.weight).sum::<usize>()
+            );
+        }
     }
 }

@@ -14,8 +14,8 @@ use crate::{
     http::{BodyLength, Head, Parsed, parse},
     io::{Instant, Sent, Socket, wall_micros},
     limits::{
-        DISCARD_TIME, LINGER_BYTES_MAX, LINGER_TIME, READ_SEND_BYTES_MAX, REQUEST_TURN_BYTES, STALL,
-        TURN_BYTES,
+        DISCARD_TIME, HEAD_KEPT_BYTES_MAX, LINGER_BYTES_MAX, LINGER_TIME, READ_SEND_BYTES_MAX,
+        REQUEST_TURN_BYTES, STALL, TURN_BYTES,
     },
     metrics::NO_ENDPOINT,
 };
@@ -63,11 +63,13 @@ pub struct Request {
     pub body: BodyLength,
 }
 
-/// What is kept of a request until its answer is sent, for the counters and the access log.
-struct Exchange {
+/// What is kept of a request until its answer is sent, for the counters and the access log. Boxed, so that an idle
+/// connection is small; the core keeps the boxes.
+pub(super) struct Exchange {
     began: Instant,
     label: &'static str,
-    record: AccessRecord,
+    /// `None`: there is no log.
+    record: Option<AccessRecord>,
     sent_bytes: u64,
 }
 
@@ -156,6 +158,7 @@ impl Connection {
 
     fn step(&mut self, core: &Rc<Core>) -> Step {
         let began = core.io.now();
+        core.turn_began.set(began);
         let step = self.advance(core, began);
         if core.io.now().since(began) > STALL {
             core.counters.stall();
@@ -191,6 +194,7 @@ impl Connection {
                     // The client is gone, which is its right; or its blob is, which was told already.
                     Err(error) => {
                         if error.kind() == io::ErrorKind::UnexpectedEof {
+                            response.suspect(core);
                             let blob = response.file_name();
                             tracing::error!(blob, "a blob's file ends early; its connection is cut");
                         }
@@ -348,8 +352,10 @@ impl Connection {
         target: &[u8],
         user_agent: &[u8],
     ) {
-        let record = AccessRecord::new(wall_micros(), core.index, self.peer, method, target, user_agent);
-        self.exchange = Some(Box::new(Exchange { began, label, record, sent_bytes: 0 }));
+        let record = || AccessRecord::new(wall_micros(), core.index, self.peer, method, target, user_agent);
+        let record = core.access.borrow().is_on().then(record);
+        let exchange = Exchange { began, label, record, sent_bytes: 0 };
+        self.exchange = Some(core.keep_exchange(exchange));
     }
 
     /// Answers what is no request, or comes too slowly, and ends the connection.
@@ -411,21 +417,22 @@ impl Connection {
                         } else {
                             core.io.send(&self.socket, [head, window], more)?
                         }
-                    } else if whole <= READ_SEND_BYTES_MAX && !self.socket.is_stranded() {
+                    } else if whole <= READ_SEND_BYTES_MAX
+                        && head_len <= HEAD_KEPT_BYTES_MAX
+                        && !self.socket.is_stranded()
+                    {
+                        // Behind the head, so that one plain send takes both.
                         let mut small = core.small.borrow_mut();
-                        let Some(count) = core.io.read_now(file, part.span.start, &mut small[..whole])?
-                        else {
+                        small[..head_len].copy_from_slice(head);
+                        let into = &mut small[head_len..head_len + whole];
+                        let Some(count) = core.io.read_now(file, part.span.start, into)? else {
                             return Ok(Progress::Cold);
                         };
                         if count == 0 {
                             return Err(io::ErrorKind::UnexpectedEof.into());
                         }
                         let more = more_parts || count < whole;
-                        if head.is_empty() {
-                            core.io.send(&self.socket, [&small[..count], &[]], more)?
-                        } else {
-                            core.io.send(&self.socket, [head, &small[..count]], more)?
-                        }
+                        core.io.send(&self.socket, [&small[..head_len + count], &[]], more)?
                     } else if !head.is_empty() {
                         core.io.send(&self.socket, [head, &[]], true)?
                     } else {
@@ -459,10 +466,13 @@ impl Connection {
         let Some(mut exchange) = self.exchange.take() else { return };
         let took = core.io.now().since(exchange.began);
         core.counters.request(exchange.label, status, took, exchange.sent_bytes);
-        exchange.record.end(status, exchange.sent_bytes, self.incoming.received_bytes(), took);
-        if !core.access.borrow_mut().record(exchange.record) {
-            core.counters.access_dropped();
+        if let Some(mut record) = exchange.record.take() {
+            record.end(status, exchange.sent_bytes, self.incoming.received_bytes(), took);
+            if !core.access.borrow_mut().record(record) {
+                core.counters.access_dropped();
+            }
         }
+        core.spare_exchange(exchange);
     }
 
     /// Ends the connection so that the client can read what it was told: a close with bytes unread would

@@ -23,6 +23,8 @@ pub use body::BodyEnd;
 pub use connection::{Connection, Request, connection};
 pub use response::{Body, FilePart, OpenBlob, Response};
 
+use connection::Exchange;
+
 use crate::{
     access::AccessLog,
     cache::Generations,
@@ -52,11 +54,15 @@ pub struct Core {
     epochs: Arc<Epochs>,
     links: RefCell<Generations<(RepositoryName, Digest), KnownLink>>,
     manifests: RefCell<Generations<(RepositoryName, Reference), KnownManifest>>,
-    files: RefCell<Generations<Digest, KnownFile>>,
+    files: RefCell<Generations<Digest, Rc<OpenBlob>>>,
     access: RefCell<AccessLog>,
     recv: RefCell<Box<[u8]>>,
     small: RefCell<Box<[u8]>>,
     spare_heads: RefCell<Vec<Vec<u8>>>,
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare_exchanges: RefCell<Vec<Box<Exchange>>>,
+    /// When the connection that has its turn got it: a clock that is free.
+    turn_began: Cell<Instant>,
     date: Cell<HttpDate>,
     collected_bytes: Cell<usize>,
     draining: Cell<bool>,
@@ -77,11 +83,6 @@ impl KnownLink {
 struct KnownManifest {
     epoch: Epoch,
     document: Document,
-}
-
-struct KnownFile {
-    epoch: Epoch,
-    blob: Rc<OpenBlob>,
 }
 
 /// What a core is made from.
@@ -118,8 +119,10 @@ impl Core {
             files: RefCell::new(Generations::new(OPEN_FILES_PER_CORE)),
             access: RefCell::new(parts.access),
             recv: RefCell::new(vec![0; RECV_BYTES].into_boxed_slice()),
-            small: RefCell::new(vec![0; READ_SEND_BYTES_MAX].into_boxed_slice()),
+            small: RefCell::new(vec![0; HEAD_KEPT_BYTES_MAX + READ_SEND_BYTES_MAX].into_boxed_slice()),
             spare_heads: RefCell::default(),
+            spare_exchanges: RefCell::default(),
+            turn_began: Cell::new(Instant::now()),
             date: Cell::new(HttpDate::at(unix_time())),
             collected_bytes: Cell::new(0),
             draining: Cell::new(false),
@@ -128,14 +131,17 @@ impl Core {
 
     /// The length of a blob that `repository` may serve, if this core knows that for certain.
     pub fn known_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<u64> {
-        let mut links = self.links.borrow_mut();
-        let known = links.get(&(*repository, *digest))?;
-        let fresh = self.epochs.holds(self.epochs.of_repository(repository), known.epoch)
-            && known.is_young(self.io.now());
-        if fresh {
+        let slot = self.epochs.of_repository(repository);
+        let now = self.turn_began.get();
+        let known = self.links.borrow_mut().get(&(*repository, *digest), |known| {
+            let fresh = self.epochs.holds(slot, known.epoch) && known.is_young(now);
+            fresh.then_some(known.size_bytes)
+        });
+        let known = known.flatten();
+        if known.is_some() {
             self.counters.link_lookup(true);
         }
-        fresh.then_some(known.size_bytes)
+        known
     }
 
     /// The length of a blob that `repository` may serve. Presence on disk plays no part in it.
@@ -157,25 +163,42 @@ impl Core {
 
     /// An open blob that this core remembers and that still has its name.
     pub fn known_file(&self, digest: &Digest) -> Option<Rc<OpenBlob>> {
-        let names = self.store.names();
-        let mut files = self.files.borrow_mut();
-        let known = files.get(digest)?;
-        names.holds(names.of_digest(digest), known.epoch).then(|| known.blob.clone())
+        let known = self.files.borrow_mut().get(digest, |blob| {
+            (self.has_its_name(blob) && !self.store.is_suspect(digest)).then(|| blob.clone())
+        });
+        known.flatten()
     }
 
-    /// Opens a blob of `size_bytes`. One that is not there, or not as long, is lost: 500 and an alarm.
+    /// A read of this blob failed. If its file has the name still, a push puts another in its place, and until
+    /// then nobody is told that it is here.
+    pub fn suspect(&self, blob: &OpenBlob) {
+        if self.has_its_name(blob) {
+            self.store.suspect(&blob.digest);
+        }
+    }
+
+    fn has_its_name(&self, blob: &OpenBlob) -> bool {
+        let names = self.store.names();
+        blob.epoch.is_some_and(|epoch| names.holds(names.of_digest(&blob.digest), epoch))
+    }
+
+    /// Opens a blob of `size_bytes`. One that is not there, not as long, or could not be read, is lost: 500 and
+    /// an alarm.
     pub async fn file(&self, digest: &Digest, size_bytes: u64) -> Result<Rc<OpenBlob>, Problem> {
         if let Some(blob) = self.known_file(digest) {
             return Ok(blob);
+        }
+        if self.store.is_suspect(digest) {
+            tracing::error!(%digest, "a blob could not be read; push it again");
+            return Err(Problem::BlobLost(*digest));
         }
         let names = self.store.names();
         let epoch = names.read(names.of_digest(digest));
         match self.store.open_blob(&self.io, digest).await {
             Ok(Some((file, found_bytes))) if found_bytes == size_bytes => {
-                let blob = Rc::new(OpenBlob { file, size_bytes });
-                if let Some(epoch) = epoch {
-                    let known = KnownFile { epoch, blob: blob.clone() };
-                    self.files.borrow_mut().insert(*digest, known, 1);
+                let blob = Rc::new(OpenBlob::new(file, digest, size_bytes, epoch));
+                if epoch.is_some() {
+                    self.files.borrow_mut().insert(*digest, blob.clone(), 1);
                 }
                 Ok(blob)
             }
@@ -207,10 +230,11 @@ impl Core {
 
     /// A manifest that this core knows for certain.
     pub fn known_manifest(&self, repository: &RepositoryName, reference: &Reference) -> Option<Document> {
-        let mut manifests = self.manifests.borrow_mut();
-        let known = manifests.get(&(*repository, *reference))?;
         let slot = self.epochs.of_repository(repository);
-        self.epochs.holds(slot, known.epoch).then(|| known.document.clone())
+        let known = self.manifests.borrow_mut().get(&(*repository, *reference), |known| {
+            self.epochs.holds(slot, known.epoch).then(|| known.document.clone())
+        });
+        known.flatten()
     }
 
     /// The manifest that a tag or digest names.
@@ -277,6 +301,23 @@ impl Core {
             self.date.set(date);
         }
         date
+    }
+
+    fn keep_exchange(&self, exchange: Exchange) -> Box<Exchange> {
+        match self.spare_exchanges.borrow_mut().pop() {
+            Some(mut spare) => {
+                *spare = exchange;
+                spare
+            }
+            None => Box::new(exchange),
+        }
+    }
+
+    fn spare_exchange(&self, exchange: Box<Exchange>) {
+        let mut spare = self.spare_exchanges.borrow_mut();
+        if spare.len() < HEADS_KEPT_PER_CORE {
+            spare.push(exchange);
+        }
     }
 
     fn spare_head(&self) -> Vec<u8> {

@@ -3,24 +3,34 @@
 //! Multi-range answers are the same thing several times over: when a head and its span are sent, the next
 //! part's head takes the place of the first. So there is one sender for every body.
 
-use std::rc::Rc;
+use std::{
+    io::{self, ErrorKind},
+    rc::Rc,
+};
 
 use bytes::Bytes;
+use control::Epoch;
 use oci::{Digest, Span};
 
 use super::Core;
 use crate::{
     http::Lines,
-    io::{Buf, File},
-    limits::BUF_BYTES,
+    io::{Buf, File, is_damage},
+    limits::{BUF_BYTES, POOL_RETRY},
 };
 
 /// A blob that this core has open.
 pub struct OpenBlob {
+    /// Whose bytes these should be.
+    pub digest: Digest,
     /// Its file.
     pub file: File,
     /// Its length.
     pub size_bytes: u64,
+    /// The lines of a head that every answer with bytes of it has.
+    pub lines: Box<[u8]>,
+    /// While the store's names are at this, the file has the blob's name. `None`: the name was changing.
+    pub epoch: Option<Epoch>,
 }
 
 /// What is sent after the head.
@@ -125,6 +135,13 @@ impl Response {
         true
     }
 
+    /// The file that is being sent did not give its bytes.
+    pub fn suspect(&self, core: &Core) {
+        if let Body::File(part) = &self.body {
+            core.suspect(&part.blob);
+        }
+    }
+
     /// The file that is being sent, for an alarm about it.
     pub fn file_name(&self) -> &str {
         match &self.body {
@@ -141,21 +158,47 @@ impl Response {
         }
     }
 
-    /// Reads what the sender found missing in memory, so that it can go on.
-    pub async fn more(&mut self, core: &Core) -> std::io::Result<()> {
+    /// Reads what the sender found missing in memory, so that it can go on. A pool that is full is asked again for
+    /// as long as a client may stall.
+    pub async fn more(&mut self, core: &Core) -> io::Result<()> {
         let Body::File(part) = &mut self.body else { return Ok(()) };
         core.counters.cold_read();
         // The old window's buffer goes home before another is asked for.
         part.window = None;
-        let buf = core.io.buf().await;
         let len = usize::try_from(part.span.len()).unwrap_or(BUF_BYTES).min(BUF_BYTES);
         let at = part.span.start;
-        let (result, buf) = core.io.read(&part.blob.file, at, len, buf).await;
-        if result? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        let until = core.io.now() + core.limits.send_stall_timeout;
+        loop {
+            let buf = core.io.buf().await;
+            let (result, buf) = core.io.read(&part.blob.file, at, len, buf).await;
+            let error = match result {
+                Ok(0) => ErrorKind::UnexpectedEof.into(),
+                Ok(_) => {
+                    part.window = Some(Window { at, buf });
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if error.kind() != ErrorKind::WouldBlock || core.io.now() >= until {
+                if is_damage(&error) {
+                    core.suspect(&part.blob);
+                }
+                return Err(error);
+            }
+            // Others may have the buffer meanwhile.
+            drop(buf);
+            core.io.sleep_until(core.io.now() + POOL_RETRY).await;
         }
-        part.window = Some(Window { at, buf });
-        Ok(())
+    }
+}
+
+impl OpenBlob {
+    /// The file of a blob of that digest and length; `epoch` as in the field.
+    pub fn new(file: File, digest: &Digest, size_bytes: u64, epoch: Option<Epoch>) -> OpenBlob {
+        let mut lines = Lines::default();
+        lines.digest_field("Docker-Content-Digest", digest, false).digest_field("ETag", digest, true);
+        lines.fixed("Accept-Ranges: bytes\r\nX-Content-Type-Options: nosniff\r\n");
+        OpenBlob { digest: *digest, file, size_bytes, lines: lines.into_bytes().into_boxed_slice(), epoch }
     }
 }
 
@@ -237,8 +280,8 @@ impl Core {
     /// The lines that every answer starts with.
     pub fn lines(&self, status: u16) -> Lines {
         let mut lines = Lines::new(self.spare_head(), status);
-        lines.field("Date", self.date().as_bytes());
-        lines.field("Docker-Distribution-Api-Version", b"registry/2.0");
+        lines.fixed("Date: ").rendered(self.date().as_bytes()).fixed("\r\n");
+        lines.fixed("Docker-Distribution-Api-Version: registry/2.0\r\n");
         lines
     }
 

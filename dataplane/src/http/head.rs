@@ -1,6 +1,6 @@
 //! A request head: found, parsed, and checked for everything that a proxy before us might read otherwise.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, mem::MaybeUninit};
 
 use memchr::memchr;
 use oci::{Method, Problem};
@@ -119,9 +119,9 @@ fn find_end(bytes: &[u8]) -> Result<Option<usize>, Problem> {
 }
 
 fn parse_whole(bytes: &[u8]) -> Result<Head<'_>, Problem> {
-    let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut fields);
-    match request.parse(bytes) {
+    let mut fields = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut fields) {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
         Ok(_) => return Err(malformed("the request head is malformed")),
         Err(httparse::Error::TooManyHeaders) => return Err(Problem::HeadersTooLarge),

@@ -3,18 +3,20 @@
 use oci::Digest;
 
 /// Lines of a response head. The buffer is reused from answer to answer, so a warm core allocates nothing.
+#[derive(Default)]
 pub struct Lines(Vec<u8>);
 
 impl Lines {
     /// A head with this status, in a buffer whose old content is dropped.
     pub fn new(mut buffer: Vec<u8>, status: u16) -> Lines {
         buffer.clear();
-        buffer.extend_from_slice(b"HTTP/1.1 ");
         let mut lines = Lines(buffer);
-        lines.number(u64::from(status));
-        lines.0.push(b' ');
-        lines.0.extend_from_slice(reason(status).as_bytes());
-        lines.0.extend_from_slice(b"\r\n");
+        if status == 200 {
+            lines.fixed("HTTP/1.1 200 OK\r\n");
+            return lines;
+        }
+        lines.fixed("HTTP/1.1 ").number(u64::from(status));
+        lines.fixed(" ").fixed(reason(status)).fixed("\r\n");
         lines
     }
 
@@ -25,6 +27,18 @@ impl Lines {
             self.0.extend_from_slice(value);
             self.0.extend_from_slice(b"\r\n");
         }
+        self
+    }
+
+    /// Text of our own: lines with their ends, or parts of one.
+    pub fn fixed(&mut self, text: &str) -> &mut Lines {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// Lines that were rendered before.
+    pub fn rendered(&mut self, lines: &[u8]) -> &mut Lines {
+        self.0.extend_from_slice(lines);
         self
     }
 
@@ -65,6 +79,11 @@ impl Lines {
         self.number(size_bytes);
         self.0.extend_from_slice(b"\r\n");
         self
+    }
+
+    /// The lines as they are, without an end of the head.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     /// Ends the head and gives its bytes.

@@ -1,6 +1,9 @@
 //! Time, as the rest of the data plane sees it.
 
-use std::{ops::Add, time::Duration};
+use std::{
+    ops::{Add, Sub},
+    time::Duration,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -27,6 +30,15 @@ impl Instant {
     /// Time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Instant;
+
+    /// At the earliest the start of the clock.
+    fn sub(self, earlier: Duration) -> Instant {
+        Instant(self.0.saturating_sub(u64::try_from(earlier.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 

@@ -96,9 +96,12 @@ impl Io {
         into: Buf,
     ) -> impl Future<Output = (io::Result<usize>, Buf)> + use<> {
         let file = file.clone();
-        let started = match self.driver() {
-            Driver::Uring => Later::Ring(monoio::spawn(read_by_ring(self.in_flight(), file, at, len, into))),
-            Driver::Epoll => {
+        let started = match (file.0.faults.meet(Call::Read, file.name()), self.driver()) {
+            (Err(error), _) => Err((error, into)),
+            (Ok(()), Driver::Uring) => {
+                Ok(Later::Ring(monoio::spawn(read_by_ring(self.in_flight(), file, at, len, into))))
+            }
+            (Ok(()), Driver::Epoll) => {
                 let job = self.pool().run(move |_fs| {
                     let mut into = into;
                     let mut spare = into.spare();
@@ -110,14 +113,15 @@ impl Io {
                     }
                     Ok((result.map_err(io::Error::from), into))
                 });
-                Later::Pool(Box::pin(job))
+                Ok(Later::Pool(Box::pin(job)))
             }
         };
         let io = self.clone();
         async move {
             match started {
-                Later::Ring(task) => task.await,
-                Later::Pool(job) => match job.await {
+                Err((error, into)) => (Err(error), into),
+                Ok(Later::Ring(task)) => task.await,
+                Ok(Later::Pool(job)) => match job.await {
                     Ok(done) => done,
                     // The queue was full, and took the buffer with it.
                     Err(error) => (Err(error), io.buf().await),

@@ -8,11 +8,13 @@ use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
 };
 
-/// A kind of call that changes the disk.
+/// A kind of call that changes the disk, or whose failure changes what is made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// Data into a file.
     Write,
+    /// Data of a file that memory does not have.
+    Read,
     /// Space ahead of data.
     Allocate,
     /// The start of a file's write-back.
@@ -31,6 +33,8 @@ pub enum Call {
     Unlink,
     /// A directory or file is made.
     Create,
+    /// The names in a directory are read.
+    List,
     /// Metadata COMMIT; recorded by a test's control plane.
     Commit,
     /// The client was answered; recorded by a test.

@@ -33,17 +33,10 @@ pub struct Stat {
     pub inode: u64,
     /// The volume.
     pub device: u64,
-    /// When it was last changed, seconds since 1970.
+    /// When it was last changed, its names and all, seconds since 1970.
     pub changed_unix: u64,
-}
-
-/// A name in a directory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The last part of its path.
-    pub name: String,
-    /// The file's number on the volume.
-    pub inode: u64,
+    /// When its bytes were last written, seconds since 1970.
+    pub written_unix: u64,
 }
 
 /// Room on the volume.
@@ -101,7 +94,8 @@ impl Fs {
     }
 
     /// The names in a directory, in no order.
-    pub fn list(&self, path: &str) -> io::Result<Vec<Listed>> {
+    pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        self.faults.meet(Call::List, path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.root, path, flags, Mode::empty())?;
         let mut listed = Vec::new();
@@ -109,7 +103,7 @@ impl Fs {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy();
             if name != "." && name != ".." {
-                listed.push(Listed { name: name.into_owned(), inode: entry.ino() });
+                listed.push(name.into_owned());
             }
         }
         Ok(listed)
@@ -298,6 +292,12 @@ pub fn out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
+/// Whether a failed read says that the bytes are not to be had, and not that the machine lacks something now.
+pub fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || matches!(error.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG))
+}
+
 impl Stat {
     pub(super) fn from_raw(stat: &rustix::fs::Stat) -> Stat {
         Stat {
@@ -306,6 +306,7 @@ impl Stat {
             inode: stat.st_ino,
             device: stat.st_dev,
             changed_unix: stat.st_ctime.unsigned_abs(),
+            written_unix: stat.st_mtime.unsigned_abs(),
         }
     }
 

@@ -30,7 +30,7 @@ pub use clock::{Instant, unix_time, wall_micros};
 pub use disk::File;
 pub use driver::{Driver, Io};
 pub use faults::{Call, Faults};
-pub use fs::{Fs, Stat, out_of_descriptors};
+pub use fs::{Fs, Stat, is_damage, out_of_descriptors};
 pub use listener::{Listener, ListenerStop};
 pub use pool::Pool;
 pub use send_file::Sent;

@@ -163,6 +163,12 @@ impl Socket {
         self.stranded.borrow().is_some()
     }
 
+    /// Whether anything may have come since a receive found the socket drained.
+    fn may_receive(&self) -> bool {
+        let mut sockets = self.io.inner().sockets.borrow_mut();
+        sockets.get(self.key).is_none_or(|entry| entry.is_ready(Interest::Read))
+    }
+
     pub(super) fn fd(&self) -> impl AsFd + '_ {
         &self.fd
     }
@@ -188,6 +194,9 @@ impl Io {
     /// Takes what has arrived. `Ok(None)`: nothing yet. `Ok(Some(0))`: the peer has finished.
     pub fn recv(&self, socket: &Socket, into: &mut [u8]) -> io::Result<Option<usize>> {
         let wanted = into.len();
+        if !socket.may_receive() {
+            return Ok(None);
+        }
         match rustix::io::retry_on_intr(|| rustix::net::recv(&socket.fd, &mut *into, RecvFlags::empty())) {
             Ok((_, count)) => {
                 if count < wanted {

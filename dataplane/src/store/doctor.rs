@@ -25,14 +25,9 @@ pub struct Cleared {
     pub damaged: Vec<Digest>,
 }
 
-/// Leaves the mark, as well as one can: on a broken disk it may not last. Does nothing if it is there.
-/// When the last good batch was is not known here, so all blobs will have to be read.
-pub fn mark_disk_error(fs: &Fs) {
-    mark_since(fs, 0);
-}
-
-/// Leaves the mark with the time of the last batch whose syncs and COMMIT all succeeded.
-pub(super) fn mark_since(fs: &Fs, last_good_batch_unix: u64) {
+/// Leaves the mark, as well as one can: on a broken disk it may not last. Does nothing if it is there. What was
+/// linked since the last batch whose syncs and COMMIT all succeeded will have to be read; since 0, everything.
+pub fn mark_disk_error(fs: &Fs, last_good_batch_unix: u64) {
     let marked = || {
         if disk_error_marked(fs)? {
             return Ok(());
@@ -64,9 +59,9 @@ pub fn clear_disk_error(fs: &Fs) -> io::Result<Cleared> {
         if fs.stat(directory)?.is_none() {
             continue;
         }
-        for listed in fs.list(directory)? {
-            let Ok(digest) = Digest::parse(&format!("{algorithm}:{}", listed.name)) else {
-                tracing::warn!(directory, name = listed.name, "not the name of a blob; left alone");
+        for name in fs.list(directory)? {
+            let Ok(digest) = Digest::parse(&format!("{algorithm}:{name}")) else {
+                tracing::warn!(directory, name, "not the name of a blob; left alone");
                 continue;
             };
             match is_right(fs, &digest, since_unix)? {

@@ -19,9 +19,7 @@ use oci::{Algorithm, Digest, Problem};
 use tokio::sync::oneshot;
 
 use super::{
-    Shared, blob_directory, blob_path,
-    doctor::mark_since,
-    problem_of,
+    Shared, blob_directory, blob_path, problem_of,
     sessions::{Files, Open, remove_upload},
     upload_data,
 };
@@ -52,7 +50,7 @@ enum Name {
     Recorded,
     /// There is one without a row: its directory is synced.
     Unrecorded,
-    /// The file of that name is damaged: ours takes its place.
+    /// The file of that name is damaged, or could not be read: ours takes its place.
     Replace,
 }
 
@@ -76,7 +74,6 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     control: Control,
     syncfs: Option<Syncfs>,
-    last_good_unix: u64,
 }
 
 impl Keeper {
@@ -84,7 +81,8 @@ impl Keeper {
         let knows =
             matches!(shared.filesystem, "ext4" | "xfs" | "btrfs") && crate::io::Fs::sync_volume_reports();
         // Whatever was acknowledged before this process was good, or there would be a mark.
-        Keeper { shared, control, syncfs: knows.then(Syncfs::default), last_good_unix: unix_time() }
+        shared.writes.known_good(unix_time());
+        Keeper { shared, control, syncfs: knows.then(Syncfs::default) }
     }
 
     /// Commits what waits, in batches, until the queue is closed and empty.
@@ -140,6 +138,7 @@ impl Keeper {
             let size = member.open.offset;
             let name = match (lengths.get(&member.digest), rows.get(&member.digest).copied().flatten()) {
                 (None, _) => Name::New,
+                (Some(_), _) if self.shared.suspects.has(&member.digest) => Name::Replace,
                 (Some(length), Some(row)) if *length == size && row == size => Name::Recorded,
                 (Some(length), None) if *length == size => Name::Unrecorded,
                 (Some(_), _) => Name::Replace,
@@ -227,14 +226,16 @@ impl Keeper {
             match name {
                 Name::Recorded => return Ok(()),
                 Name::Unrecorded => {}
-                Name::New if fs.link(&ours, &path)? => {}
+                Name::New if fs.link(&ours, &path)? => self.shared.suspects.clear(&digest),
                 Name::New => return Err(io::Error::other("a name appeared that the keeper did not make")),
                 Name::Twin if fs.stat(&path)?.is_some_and(|stat| stat.len == member.open.offset) => {}
                 // The member that should have given the name has failed, most likely for lack of room.
                 Name::Twin => return Err(io::ErrorKind::StorageFull.into()),
                 Name::Replace => {
                     let names = &self.shared.names;
-                    names.revoking(&mut vec![names.of_digest(&digest)], || fs.rename(&ours, &path))?;
+                    names.revoking(&mut vec![names.of_digest(&digest)], || {
+                        fs.rename(&ours, &path).map(|()| self.shared.suspects.clear(&digest))
+                    })?;
                 }
             }
             directories.insert(digest.algorithm());
@@ -279,7 +280,7 @@ impl Keeper {
         if batch.is_empty() {
             return;
         }
-        self.last_good_unix = unix_time();
+        self.shared.writes.known_good(unix_time());
         let counters = &self.shared.counters;
         counters.batches.fetch_add(1, Ordering::Relaxed);
         let mut ended = Vec::with_capacity(batch.len());
@@ -305,7 +306,6 @@ impl Keeper {
 
     /// Refuses all writes from now on. The sessions are unknown from here; their files stay for the next start.
     fn give_up(&self, batch: Vec<Named>, Lost(why): Lost) {
-        mark_since(&self.shared.fs, self.last_good_unix);
         self.shared.writes.refuse(why);
         for (member, _) in batch {
             self.shared.sessions.forget(&member.open.id);

@@ -19,6 +19,7 @@ mod keeper;
 mod record;
 mod sessions;
 mod start;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod upload;
@@ -48,6 +49,7 @@ pub use upload::Upload;
 
 use keeper::{Keeper, Queue};
 use sessions::{Files, Open, Sessions, remove_upload};
+use suspects::Suspects;
 
 /// What the store is opened with.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,7 @@ struct Shared {
     /// Bytes that running uploads were told there is room for, and have not written yet.
     promised_bytes: AtomicU64,
     names: Epochs,
+    suspects: Suspects,
     queue: Queue,
     counters: StoreCounters,
 }
@@ -125,6 +128,16 @@ impl Store {
         &self.shared.names
     }
 
+    /// The bytes of this blob could not be read, or ended early: the next push of it replaces them.
+    pub fn suspect(&self, digest: &Digest) {
+        self.shared.suspects.add(digest);
+    }
+
+    /// Whether that was said, and no push has come since.
+    pub fn is_suspect(&self, digest: &Digest) -> bool {
+        self.shared.suspects.has(digest)
+    }
+
     /// The blob's file and its length in bytes. `None`: no file of that name.
     pub async fn open_blob(&self, io: &Io, digest: &Digest) -> io::Result<Option<(File, u64)>> {
         let path = blob_path(digest);
@@ -138,11 +151,32 @@ impl Store {
         .await
     }
 
-    /// Whether `more_bytes` may be written now. Nothing is set aside for them.
+    /// Whether the blob's file is there with this length, and nobody failed to read it.
     ///
-    /// Errors: [`Problem::WritesRefused`], [`Problem::BlobTooLarge`], [`Problem::DiskFull`].
+    /// Errors: [`Problem::Overloaded`]; [`Problem::Internal`], which was logged.
+    pub async fn has_whole(&self, io: &Io, digest: &Digest, size_bytes: u64) -> Result<bool, Problem> {
+        let path = blob_path(digest);
+        let stat = io.fs(move |fs| fs.stat(&path)).await.map_err(|error| problem_of(&error))?;
+        Ok(stat.is_some_and(|stat| stat.len == size_bytes) && !self.is_suspect(digest))
+    }
+
+    /// Whether `more_bytes` of whatever kind may be written now. Nothing is set aside for them.
+    ///
+    /// Errors: [`Problem::WritesRefused`], [`Problem::DiskFull`].
     pub fn room_for(&self, more_bytes: u64) -> Result<(), Problem> {
         self.shared.room_for(more_bytes)
+    }
+
+    /// [`Store::room_for`] a blob of this length.
+    ///
+    /// Errors: likewise, and [`Problem::BlobTooLarge`].
+    pub fn room_for_blob(&self, size_bytes: u64) -> Result<(), Problem> {
+        self.shared.allowed()?;
+        let limit_bytes = self.shared.settings.blob_bytes_max;
+        if size_bytes > limit_bytes {
+            return Err(Problem::BlobTooLarge { limit_bytes });
+        }
+        self.room_for(size_bytes)
     }
 
     /// The volume, for `/healthz`; all zeros if it can't be asked.
@@ -186,6 +220,7 @@ impl Store {
                 algorithm,
                 offset: 0,
                 allocated: 0,
+                written_back: 0,
                 records: 0,
                 progress: Instant::now(),
                 files: None,
@@ -227,7 +262,7 @@ impl Store {
     pub async fn cancel(&self, io: &Io, repository: &RepositoryName, id: &UploadId) -> Result<(), Problem> {
         self.shared.allowed()?;
         let open = self.shared.sessions.take(repository, id)?;
-        self.shared.remove(io, vec![*open]).await.map_err(|error| problem_of(&error))
+        self.shared.remove(io, vec![open]).await.map_err(|error| problem_of(&error))
     }
 
     /// Removes sessions that made no progress for too long. To be called once a minute, by one core.
@@ -239,7 +274,7 @@ impl Store {
         let expired = self.shared.sessions.take_expired(self.shared.settings.upload_expiry);
         for some in chunks(expired) {
             if let Err(error) = self.shared.remove(io, some).await {
-                tracing::warn!(%error, "expired uploads were not removed; a restart tries again");
+                tracing::warn!(%error, "expired uploads were not removed; it is tried again");
             }
         }
     }
@@ -259,9 +294,6 @@ impl Shared {
 
     fn room_beside(&self, more_bytes: u64, promised_bytes: u64) -> Result<(), Problem> {
         self.allowed()?;
-        if more_bytes > self.settings.blob_bytes_max {
-            return Err(Problem::BlobTooLarge { limit_bytes: self.settings.blob_bytes_max });
-        }
         let (free, reserve) = self.free_and_reserve().map_err(|error| problem_of(&error))?;
         // Not even one byte more is no room for anything, however short the upload will be.
         if free.saturating_sub(reserve).saturating_sub(promised_bytes) < more_bytes.max(1) {
@@ -275,24 +307,36 @@ impl Shared {
         Ok((space.free_bytes, self.settings.reserve_bytes_min.max(space.total_bytes / 100)))
     }
 
-    /// Removes sessions that were taken out of the table for good. Goes on if the future is dropped.
-    async fn remove(self: &Arc<Shared>, io: &Io, sessions: Vec<Open>) -> io::Result<()> {
-        let shared = self.clone();
-        let ids: Vec<UploadId> = sessions.iter().map(|open| open.id).collect();
-        let removed = io.fs(move |fs| {
-            let mut result = Ok(());
-            for open in sessions {
-                let id = open.id;
-                drop(open);
-                result = result.and(remove_upload(fs, &id));
-                shared.sessions.forget(&id);
-            }
-            result
-        });
-        let removed = removed.await;
-        // A job that the pool did not take forgot nothing.
-        ids.iter().for_each(|id| self.sessions.forget(id));
-        removed
+    /// Removes sessions that were taken out of the table. Goes on if the future is dropped. A pool that is full
+    /// is [`io::ErrorKind::WouldBlock`], and nothing happened to them.
+    async fn remove(self: &Arc<Shared>, io: &Io, sessions: Vec<Box<Open>>) -> io::Result<()> {
+        let leaving = Leaving { shared: self.clone(), sessions };
+        io.fs(move |fs| leaving.remove(fs)).await
+    }
+}
+
+/// Sessions on their way out. Those that nobody removes, because their job was not taken, go back to the table.
+struct Leaving {
+    shared: Arc<Shared>,
+    sessions: Vec<Box<Open>>,
+}
+
+impl Leaving {
+    fn remove(mut self, fs: &Fs) -> io::Result<()> {
+        let mut result = Ok(());
+        for open in std::mem::take(&mut self.sessions) {
+            let id = open.id;
+            drop(open);
+            result = result.and(remove_upload(fs, &id));
+            self.shared.sessions.forget(&id);
+        }
+        result
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.sessions.drain(..).for_each(|open| self.shared.sessions.insert(open));
     }
 }
 
@@ -306,7 +350,7 @@ fn make_session(fs: &Fs, open: &mut Open, boot: &[u8; 16]) -> io::Result<Files> 
     Ok(files)
 }
 
-fn chunks(mut all: Vec<Open>) -> impl Iterator<Item = Vec<Open>> {
+fn chunks(mut all: Vec<Box<Open>>) -> impl Iterator<Item = Vec<Box<Open>>> {
     std::iter::from_fn(move || {
         let some = all.split_off(all.len().saturating_sub(EXPIRED_A_JOB));
         (!some.is_empty()).then_some(some)

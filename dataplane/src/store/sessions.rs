@@ -38,6 +38,8 @@ pub(super) struct Open {
     pub(super) offset: u64,
     /// Up to where space was allocated ahead; what lies beyond `offset` is given back before the link.
     pub(super) allocated: u64,
+    /// Up to where write-back was started.
+    pub(super) written_back: u64,
     /// Slots of the state file that are used up, whether their write succeeded or not.
     pub(super) records: u64,
     /// When the last bytes were settled.
@@ -181,7 +183,7 @@ impl Sessions {
     }
 
     /// Takes out those without progress for `expiry`.
-    pub(super) fn take_expired(&self, expiry: Duration) -> Vec<Open> {
+    pub(super) fn take_expired(&self, expiry: Duration) -> Vec<Box<Open>> {
         let now = Instant::now();
         let mut table = self.table();
         let mut expired = Vec::new();
@@ -193,7 +195,7 @@ impl Sessions {
                 expired.push(std::mem::replace(slot, busy));
             }
         }
-        expired.into_iter().map(|slot| *table.taken(slot)).collect()
+        expired.into_iter().map(|slot| table.taken(slot)).collect()
     }
 
     /// Removes the slot of a session that was taken out: from now on it is unknown.
@@ -236,6 +238,7 @@ mod tests {
             running: Some(Hasher::new(Algorithm::Sha256)),
             offset: number.into(),
             allocated: 0,
+            written_back: 0,
             records: 0,
             progress: Instant::now(),
             files: None,

@@ -1,9 +1,8 @@
 //! Opening a store: what an earlier process left in `uploads/`, and what of it may go on.
 //!
-//! Invariants: reads only `uploads/`, whose size is bounded by the sessions that were open; `blobs/` is
-//! listed only for an upload with two names whose record did not reach the disk.
+//! Invariants: lists only `uploads/`, whose size is bounded by the sessions that were open, and never `blobs/`.
 
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use control::{Epochs, Refusal, Writes};
 use oci::{Algorithm, Digest, Hasher, Problem, UploadId};
@@ -14,6 +13,7 @@ use super::{
     keeper::Queue,
     record::{self, Record, Step, Told},
     sessions::{Files, Open, Sessions, open_files, remove_upload},
+    suspects::Suspects,
     upload_data, upload_state,
 };
 use crate::{
@@ -42,9 +42,9 @@ pub fn open(
     let boot = Fs::boot_id()?;
     let sessions = Sessions::default();
     let mut linked = Vec::new();
-    for listed in fs.list(UPLOADS)? {
-        let Some(id) = UploadId::parse(&listed.name) else {
-            tracing::warn!(name = listed.name, "not an upload; left alone");
+    for name in fs.list(UPLOADS)? {
+        let Some(id) = UploadId::parse(&name) else {
+            tracing::warn!(name, "not an upload; left alone");
             continue;
         };
         match fs.stat(&upload_data(&id))? {
@@ -66,6 +66,7 @@ pub fn open(
         sessions,
         promised_bytes: 0.into(),
         names: Epochs::new(EPOCH_SLOTS),
+        suspects: Suspects::default(),
         queue: Queue::default(),
         counters: StoreCounters::default(),
     };
@@ -102,10 +103,12 @@ fn restore(
     boot: &[u8; 16],
     expiry: Duration,
 ) -> io::Result<Option<Box<Open>>> {
-    if unix_time().saturating_sub(data.changed_unix) > expiry.as_secs() {
+    let State { told, records, written_unix } = read_state(fs, &id)?;
+    // A state is written whenever bytes are settled.
+    let idle = Duration::from_secs(unix_time().saturating_sub(written_unix));
+    if idle > expiry {
         return Ok(None);
     }
-    let (told, records) = read_state(fs, &id)?;
     let Some(record) = told.progress else { return Ok(None) };
     if record.boot != *boot || record.offset > data.len {
         return Ok(None);
@@ -125,8 +128,9 @@ fn restore(
         offset: record.offset,
         // How far is not known; more than the offset makes the commit give it back.
         allocated: u64::MAX,
+        written_back: record.offset,
         records,
-        progress: Instant::now(),
+        progress: Instant::now() - idle,
         files: None,
         reopened: false,
     })))
@@ -147,19 +151,31 @@ fn running(record: &Record) -> Result<Option<Hasher>, Unreadable> {
     }
 }
 
-/// What the end of a state file says, and how many slots of it are used up.
-fn read_state(fs: &Fs, id: &UploadId) -> io::Result<(Told, u64)> {
-    let Some(file) = fs.open_file(&upload_state(id))? else { return Ok((Told::default(), 0)) };
+/// A state file; all zero if there is none.
+#[derive(Default)]
+struct State {
+    /// What its end says.
+    told: Told,
+    /// How many slots of it are used up.
+    records: u64,
+    /// When the last of them was written.
+    written_unix: u64,
+}
+
+fn read_state(fs: &Fs, id: &UploadId) -> io::Result<State> {
+    let Some(file) = fs.open_file(&upload_state(id))? else { return Ok(State::default()) };
     let slot_bytes = STATE_RECORD_BYTES_MAX as u64;
-    let slots = file.stat()?.len.div_ceil(slot_bytes);
+    let stat = file.stat()?;
+    let slots = stat.len.div_ceil(slot_bytes);
     let first = slots.saturating_sub(STATE_RECORDS_READ_MAX);
     let mut bytes = vec![0; usize::try_from((slots - first) * slot_bytes).unwrap_or(0)];
     let count = fs.read_at(&file, first * slot_bytes, &mut bytes)?;
-    Ok((record::read(&bytes[..count]), slots))
+    Ok(State { told: record::read(&bytes[..count]), records: slots, written_unix: stat.written_unix })
 }
 
 /// Uploads that died between their link and their row's COMMIT, or between that and the removal of their
-/// own name. With a row the blob is acknowledged or may be; without one nobody was told of it.
+/// own name. With a row the blob is acknowledged or may be; without one nobody was told of it. A blob whose name
+/// no record tells stays: its bytes were synced before it was linked, and the next push of it finds it.
 fn reconcile(
     fs: &Fs,
     linked: Vec<(UploadId, Stat)>,
@@ -168,24 +184,23 @@ fn reconcile(
     if linked.is_empty() {
         return Ok(());
     }
-    let mut digests = HashMap::new();
-    let mut unknown = HashMap::new();
+    let mut known = Vec::new();
     for (id, data) in &linked {
         match closing(fs, id, data)? {
-            Some(digest) => digests.extend([(*id, digest)]),
-            None => unknown.extend([(data.inode, *id)]),
+            Some(digest) => known.push((*id, digest)),
+            None => {
+                tracing::info!(%id, "an upload was linked, and no record says to what: that name is left")
+            }
         }
     }
-    search_blobs(fs, &unknown, &mut digests)?;
-    let (ids, asked): (Vec<UploadId>, Vec<Digest>) =
-        digests.iter().map(|(id, digest)| (*id, *digest)).unzip();
+    let asked: Vec<Digest> = known.iter().map(|(_, digest)| *digest).collect();
     let rows = home(asked.clone()).map_err(|problem| {
         io::Error::other(format!("the metadata did not tell what is recorded: {problem:?}"))
     })?;
     if rows.len() != asked.len() {
         return Err(io::Error::other("the metadata did not tell of every blob"));
     }
-    for ((id, digest), row) in ids.iter().zip(asked).zip(rows) {
+    for ((id, digest), row) in known.into_iter().zip(rows) {
         tracing::info!(%id, %digest, recorded = row.is_some(), "an upload was being committed when the last process ended");
         if row.is_none() {
             fs.unlink(&blob_path(&digest))?;
@@ -196,29 +211,7 @@ fn reconcile(
 
 /// The digest in the closing record, if the file is linked to it.
 fn closing(fs: &Fs, id: &UploadId, data: &Stat) -> io::Result<Option<Digest>> {
-    let (told, _) = read_state(fs, id)?;
-    let Some(digest) = told.closing else { return Ok(None) };
+    let Some(digest) = read_state(fs, id)?.told.closing else { return Ok(None) };
     let same = fs.stat(&blob_path(&digest))?.is_some_and(|blob| blob.inode == data.inode);
     Ok(same.then_some(digest))
-}
-
-/// Finds the names under `blobs/` of uploads that are known by their inode only.
-fn search_blobs(
-    fs: &Fs,
-    unknown: &HashMap<u64, UploadId>,
-    digests: &mut HashMap<UploadId, Digest>,
-) -> io::Result<()> {
-    if unknown.is_empty() {
-        return Ok(());
-    }
-    for algorithm in Algorithm::ALL {
-        for listed in fs.list(blob_directory(algorithm))? {
-            if let Some(id) = unknown.get(&listed.inode)
-                && let Ok(digest) = Digest::parse(&format!("{algorithm}:{}", listed.name))
-            {
-                digests.insert(*id, digest);
-            }
-        }
-    }
-    Ok(())
 }

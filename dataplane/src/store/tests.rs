@@ -22,7 +22,7 @@ where
     let disk = Fs::open(&place, Faults::none()).unwrap();
     let expiry = Duration::from_secs(3600);
     let settings = StoreSettings { reserve_bytes_min: 1, upload_expiry: expiry, blob_bytes_max: 1 << 20 };
-    let writes = Arc::new(Writes::allowed(Box::new(|_| {})));
+    let writes = Arc::new(Writes::allowed(Box::new(|_, _| {})));
     let store = open(disk.clone(), settings, writes, &mut |_| Ok(Vec::new())).unwrap();
     for number in 0..sessions {
         store.shared.sessions.insert(Box::new(Open {
@@ -34,6 +34,7 @@ where
             running: None,
             offset: 0,
             allocated: 0,
+            written_back: 0,
             records: 0,
             progress: Instant::now(),
             files: None,

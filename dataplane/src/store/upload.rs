@@ -40,8 +40,6 @@ pub struct Upload {
     ahead: u64,
     /// Where that body ends; 0 if it is small.
     ahead_until: u64,
-    /// Up to where write-back was started.
-    written_back: u64,
 }
 
 /// A write that was started, and the session's hash once it has succeeded.
@@ -62,8 +60,7 @@ pub(super) struct Pledge {
 impl Upload {
     pub(super) fn new(shared: Arc<Shared>, open: Box<Open>) -> Upload {
         let pledge = Pledge { shared: shared.clone(), bytes: 0 };
-        let written_back = open.offset;
-        Upload { shared, open: Some(open), in_flight: None, pledge, ahead: 0, ahead_until: 0, written_back }
+        Upload { shared, open: Some(open), in_flight: None, pledge, ahead: 0, ahead_until: 0 }
     }
 
     /// The session's id.
@@ -148,8 +145,8 @@ impl Upload {
         }
         let Some(open) = self.open.take() else { return };
         let id = open.id;
-        if let Err(error) = self.shared.remove(io, vec![*open]).await {
-            tracing::warn!(%id, %error, "an upload was not removed; a restart tries again");
+        if let Err(error) = self.shared.remove(io, vec![open]).await {
+            tracing::warn!(%id, %error, "an upload was not removed; it will expire");
         }
     }
 
@@ -235,11 +232,12 @@ impl Upload {
 
     /// Starts the write-back of what came since the last time, so that a commit has little to wait for.
     fn write_back(&mut self, io: &Io, data: &File) {
-        let (at, end) = (self.written_back, self.open().offset);
+        let open = self.open_mut();
+        let (at, end) = (open.written_back, open.offset);
         if end - at < WRITE_BACK_BYTES {
             return;
         }
-        self.written_back = end;
+        open.written_back = end;
         let data = data.clone();
         // A hint: if it fails or is not taken, the sync does all the work, and tells of errors.
         drop(io.fs(move |fs| fs.write_back(&data, at, end - at)));

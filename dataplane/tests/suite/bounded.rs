@@ -235,15 +235,15 @@ fn write_back_starts_when_enough_is_dirty() {
         let rig = Rig::new();
         rig.on_core(leg, |io, store, faults| async move {
             let id = begin(&io, &store, Algorithm::Sha256, b"").await.unwrap();
-            let mut upload = store.take(&repository(), &id).unwrap();
             let most = vec![0; WRITE_BACK_BYTES as usize - 1];
-            // It is looked at when the next bytes come.
+            // It is looked at when the next bytes come, in the same request or another.
             for (bytes, started) in [(most.clone(), 0), (vec![0], 0), (vec![0], 1), (most, 0), (vec![0], 1)] {
+                let mut upload = store.take(&repository(), &id).unwrap();
                 upload.push(&io, Bytes::from(bytes)).await.unwrap();
                 upload.settle(&io).await.unwrap();
+                upload.put_back();
                 assert_eq!(met(&io, &faults, Call::WriteBack, started).await, started);
             }
-            upload.put_back();
         });
         rig.end();
     }

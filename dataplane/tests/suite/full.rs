@@ -10,14 +10,14 @@ use std::{
         mpsc,
     },
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use control::{Ask, Control, Forward, Principal, Reply};
+use control::{Ask, Control, Forward, Link, Principal, Reply};
 use dataplane::{
     limits::{
-        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, FORWARDS_MAX, MAILBOX_SOCKETS_MAX, POOL_JOBS_MAX,
+        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, FORWARDS_MAX, Limits, MAILBOX_SOCKETS_MAX, POOL_JOBS_MAX,
         POOL_THREADS, QUESTIONS_MAX, SYNCFS_MEMBERS_MIN, UPLOAD_FILES_KEPT_MAX,
     },
     testing::{Call, Driver, Faults, Io, Store},
@@ -27,6 +27,7 @@ use oci::{Algorithm, Digest, Endpoint, Method, Page, Problem, UploadId};
 use crate::{
     plane::Plane,
     rig::{Rig, all_at_once, begin, finish, has_volume_sync, legs, repository, sha256, wait_for},
+    suspects::hole,
 };
 
 const OVERLOADED: Problem = Problem::Overloaded { retry_after_s: 1 };
@@ -209,6 +210,9 @@ fn sockets_wait_for_a_core_that_is_busy_up_to_a_bound() {
 fn jobs_wait_for_the_pool_up_to_a_bound() {
     for leg in legs() {
         let rig = Rig::new();
+        let session = rig.on_core(leg, |io, store, _faults| async move {
+            begin(&io, &store, Algorithm::Sha256, b"kept").await.unwrap()
+        });
         let (gates, met): (Vec<_>, Vec<_>) = (0..POOL_THREADS)
             .map(|_| {
                 let (go, gate) = mpsc::channel::<()>();
@@ -229,20 +233,62 @@ fn jobs_wait_for_the_pool_up_to_a_bound() {
         };
         let waiting: Vec<_> = (0..POOL_JOBS_MAX).map(|_| job()).collect();
         assert_eq!(wait_for(job()).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-        rig.on_core(leg, |io, store, _faults| async move {
+        rig.on_core(leg, move |io, store, _faults| async move {
             let opened = store.open_upload(&io, repository(), Principal::Anonymous, Algorithm::Sha256).await;
             assert_eq!(opened, Err(OVERLOADED));
+            assert_eq!(store.cancel(&io, &repository(), &session).await, Err(OVERLOADED));
+            assert_eq!(store.offset(&repository(), &session), Ok(4), "who was told to come back can");
             let found = store.open_blob(&io, &sha256(b"any")).await;
             assert_eq!(found.map(drop).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
         });
-        assert_eq!(rig.store.counters().sessions_open.load(Ordering::Relaxed), 0);
+        assert_eq!(rig.store.counters().sessions_open.load(Ordering::Relaxed), 1);
         gates.into_iter().for_each(|go| go.send(()).unwrap());
         waiting.into_iter().for_each(|one| assert!(wait_for(one).is_ok()));
         assert_eq!(done.load(Ordering::Relaxed), POOL_JOBS_MAX);
-        rig.on_core(leg, |io, store, _faults| async move {
+        rig.on_core(leg, move |io, store, _faults| async move {
+            store.cancel(&io, &repository(), &session).await.unwrap();
             begin(&io, &store, Algorithm::Sha256, b"abc").await.unwrap();
         });
         rig.end();
+    }
+}
+
+/// A read that finds the pool full is tried again; bytes that a client was promised are not given up for that.
+#[test]
+fn a_cold_read_waits_for_the_pool_up_to_a_bound() {
+    const EAGAIN: i32 = 11;
+    const LEN: usize = 1 << 20;
+    let stall = Duration::from_millis(500);
+    for leg in legs() {
+        for heals in [true, false] {
+            let limits = Limits { send_stall_timeout: stall, ..Limits::default() };
+            let mut plane = Plane::with(leg, false, limits);
+            plane.answer(|ask| match ask {
+                Ask::Link { answer, .. } => {
+                    drop(answer.send(Ok(Some(Link::Here { size_bytes: LEN as u64 }))));
+                }
+                _ => panic!("not asked here"),
+            });
+            let (digest, _file) = hole(&plane, LEN);
+            plane.faults.fail(Call::Read, 0, EAGAIN);
+            let began = Instant::now();
+            let mut client = plane.client();
+            client.send("GET", &format!("/v2/a/blobs/{digest}"), b"");
+            (0..3).for_each(|_| until_met(&plane.faults, Call::Read));
+            if heals {
+                plane.faults.heal();
+                let answer = client.read().unwrap();
+                assert_eq!((answer.status, answer.body == vec![0; LEN]), (200, true));
+            } else {
+                assert!(client.read().is_err(), "nobody waits for ever");
+                assert!(began.elapsed() >= stall, "{:?}", began.elapsed());
+                plane.faults.heal();
+            }
+            // It was nothing about the blob.
+            assert_eq!(plane.client().get(&format!("/v2/a/blobs/{digest}")).status, 200);
+            drop(client);
+            plane.end();
+        }
     }
 }
 

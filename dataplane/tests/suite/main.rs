@@ -7,4 +7,5 @@ mod keeper;
 mod plane;
 mod restart;
 mod rig;
+mod suspects;
 mod uploads;

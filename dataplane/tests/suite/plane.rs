@@ -32,6 +32,11 @@ pub struct Plane {
 
 impl Plane {
     pub fn start(leg: Driver) -> Plane {
+        Plane::with(leg, false, Limits::default())
+    }
+
+    /// With these limits, and maybe with an access log, of which nobody sees anything.
+    pub fn with(leg: Driver, access_log: bool, limits: Limits) -> Plane {
         let place = Arc::new(Place::new());
         let faults = Faults::recording();
         let (control, Lanes { questions, forwards }) = Control::lanes(QUESTIONS_MAX, FORWARDS_MAX);
@@ -43,14 +48,14 @@ impl Plane {
                 Driver::Uring => IoChoice::Uring,
                 Driver::Epoll => IoChoice::Epoll,
             },
-            access_log: false,
+            access_log,
             reserve_bytes: 1 << 20,
-            limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..Limits::default() },
+            limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..limits },
         };
         let joints = Joints {
             control: control.clone(),
             epochs: Arc::new(Epochs::new(EPOCH_SLOTS)),
-            writes: Arc::new(Writes::allowed(Box::new(|_| {}))),
+            writes: Arc::new(Writes::allowed(Box::new(|_, _| {}))),
             failed: Arc::new(|why| panic!("{why}")),
             faults: faults.clone(),
         };
@@ -112,7 +117,7 @@ pub struct Client {
 /// What came back.
 pub struct Answer {
     pub status: u16,
-    head: String,
+    pub head: String,
     pub body: Vec<u8>,
 }
 
@@ -150,6 +155,14 @@ impl Client {
 
     /// The next answer, to anything but a HEAD.
     pub fn read(&mut self) -> io::Result<Answer> {
+        let mut answer = self.read_head()?;
+        let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
+        answer.body = self.read_rest(length)?;
+        Ok(answer)
+    }
+
+    /// The next answer without its body.
+    pub fn read_head(&mut self) -> io::Result<Answer> {
         let head_len = loop {
             if let Some(at) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
@@ -157,13 +170,15 @@ impl Client {
             self.receive()?;
         };
         let head = String::from_utf8(self.unread.drain(..head_len).collect()).unwrap();
-        let mut answer = Answer { status: head[9..12].parse().unwrap(), head, body: Vec::new() };
-        let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
+        Ok(Answer { status: head[9..12].parse().unwrap(), head, body: Vec::new() })
+    }
+
+    /// `length` bytes that follow a head.
+    pub fn read_rest(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.unread.len() < length {
             self.receive()?;
         }
-        answer.body = self.unread.drain(..length).collect();
-        Ok(answer)
+        Ok(self.unread.drain(..length).collect())
     }
 
     fn receive(&mut self) -> io::Result<()> {

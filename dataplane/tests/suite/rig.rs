@@ -94,6 +94,8 @@ pub type Shared = Arc<(Mutex<Metadata>, Condvar)>;
 pub struct Rig {
     pub place: Arc<Place>,
     pub faults: Faults,
+    /// What the start asked of the disk.
+    pub at_start: Vec<(Call, String)>,
     pub fs: Fs,
     pub writes: Arc<Writes>,
     pub store: Arc<Store>,
@@ -118,21 +120,21 @@ impl Rig {
         let faults = Faults::recording();
         let fs = Fs::open(&place.path(""), faults.clone()).unwrap();
         let marking = fs.clone();
-        let writes = Arc::new(Writes::allowed(Box::new(move |why| {
+        let writes = Arc::new(Writes::allowed(Box::new(move |why, since| {
             if why != Refusal::MarkFound {
-                mark_disk_error(&marking);
+                mark_disk_error(&marking, since);
             }
         })));
         let rows = metadata.clone();
         let mut home = |digests: Vec<Digest>| Ok(sizes(&rows, &digests));
         let store = Arc::new(open(fs.clone(), settings, writes.clone(), &mut home).unwrap());
+        let at_start = faults.take();
         let (control, lanes) = Control::lanes(64, 1);
         let keeper = store.start_keeper(control, ()).unwrap();
         let (rows, commits) = (metadata.clone(), faults.clone());
         let plane = thread::spawn(move || answer(lanes, &rows, &commits));
         let pool = Pool::start(&fs).unwrap();
-        faults.take();
-        Rig { place, faults, fs, writes, store, metadata, pool, keeper, plane }
+        Rig { place, faults, at_start, fs, writes, store, metadata, pool, keeper, plane }
     }
 
     /// Runs `main` on a core and gives its result.

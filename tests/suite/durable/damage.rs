@@ -88,6 +88,27 @@ legs! {
         assert_right_everywhere(&server, &bytes);
     }
 
+    /// A mount would give a second repository what the first has lost.
+    fn what_is_not_wholly_here_is_not_mounted(leg) {
+        let bytes = noise(865, 50_000);
+        let server = alarmed(leg, &bytes);
+        let digest = server.client().push_blob(REPOSITORY, &bytes);
+        let mount = format!("/v2/durable/heir/blobs/uploads/?mount={digest}&from={REPOSITORY}");
+        let lose: [&dyn Fn(); 2] = [
+            &|| fs::File::options().write(true).open(server.blob_file(digest)).unwrap().set_len(1000).unwrap(),
+            &|| fs::remove_file(server.blob_file(digest)).unwrap(),
+        ];
+        for lose in lose {
+            lose();
+            let mut client = server.client();
+            client.request("POST", &mount).send().expect(202);
+            client.get(format!("/v2/durable/heir/blobs/{digest}")).refused(404, "BLOB_UNKNOWN");
+            client.push_blob(REPOSITORY, &bytes);
+        }
+        server.client().request("POST", &mount).send().expect(201);
+        server.client().assert_blob("durable/heir", digest, &bytes);
+    }
+
     /// A longer file has the wrong size too.
     fn a_grown_file_is_repaired(leg) {
         let bytes = noise(864, 50_000);

@@ -85,8 +85,7 @@ impl Change<'_, '_> {
 
     /// end-11: `false` if nobody who was named has it.
     pub(super) fn mount(&mut self, mount: &Mount) -> Result<bool, Refused> {
-        let linked = reads::link(self.connection, &mount.repository, &mount.digest)?.is_some();
-        if !linked && !reads::mountable(self.connection, &mount.digest, mount.from.as_ref())? {
+        if reads::mountable(self.connection, mount)?.is_none() {
             return Ok(false);
         }
         let repository = self.repository_made(&mount.repository)?;

@@ -1,12 +1,14 @@
-//! A disk that fails at COMMIT, for tests: a process can't otherwise be made to see one.
+//! A disk that fails at COMMIT or at a sync of the log, for tests: a process can't otherwise be made to see one.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Handle to the faults of one writer. The default never fails.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     next: Arc<AtomicU8>,
+    log_sync: Arc<AtomicBool>,
 }
 
 /// What the next COMMIT that is tried does. It returns an error in both cases.
@@ -26,6 +28,18 @@ impl Faults {
             CommitFault::Landed => 2,
         };
         self.next.store(code, Ordering::SeqCst);
+    }
+
+    /// Makes the next sync of the log that is not a COMMIT's fail.
+    pub fn fail_next_log_sync(&self) {
+        self.log_sync.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn sync_log(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.log_sync.swap(false, Ordering::SeqCst) {
+            return Err(io::Error::other("told to fail"));
+        }
+        sync()
     }
 
     pub(super) fn commit(

@@ -93,6 +93,8 @@ pub(super) const MIGRATIONS: &[&str] = &[
         tag TEXT,
         at INTEGER NOT NULL
     );",
+    // The referrers of one type.
+    "CREATE INDEX referrer_by_type ON referrer (repository, subject, artifact_type, digest);",
 ];
 
 /// `blob.state`. The other states of a digest belong to the keeper and its cache; none is in a table.

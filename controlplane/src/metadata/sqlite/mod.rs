@@ -282,16 +282,12 @@ impl Metadata for Sqlite {
         }
     }
 
+    async fn mountable(&self, mount: Mount) -> Result<Option<Link>, Problem> {
+        let size_bytes = self.readers.read(move |connection| reads::mountable(connection, &mount)).await?;
+        Ok(size_bytes.map(|size_bytes| Link::Here { size_bytes }))
+    }
+
     async fn mount(&self, mount: Mount) -> Result<bool, Problem> {
-        // Most mounts that fail do so without a transaction, and the writer looks again.
-        let asked = mount.clone();
-        let may_do = self.readers.read(move |connection| {
-            Ok(reads::link(connection, &asked.repository, &asked.digest)?.is_some()
-                || reads::mountable(connection, &asked.digest, asked.from.as_ref())?)
-        });
-        if !may_do.await? {
-            return Ok(false);
-        }
         self.change(|told| Wish::Mount(Box::new(mount), told)).await
     }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::columns::DigestColumn;
 use super::migrations::HOME;
 use super::touches::Touch;
-use crate::metadata::{Listed, Page, Referrers, ReferrersQuery};
+use crate::metadata::{Listed, Mount, Page, Referrers, ReferrersQuery};
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -49,20 +49,21 @@ pub(super) fn linked(connection: &Connection, repository: i64, digest: &Digest) 
         .exists(params![repository, DigestColumn(*digest)])
 }
 
-/// Whether a repository, or any, has a link to a blob that is completely here.
-pub(super) fn mountable(
-    connection: &Connection,
-    digest: &Digest,
-    from: Option<&RepositoryName>,
-) -> Sql<bool> {
-    match from {
-        Some(name) => Ok(link(connection, name, digest)?.is_some()),
+/// The size of a blob that is home, if the repository has a link to it already, or the one it is to come from
+/// has, or any.
+pub(super) fn mountable(connection: &Connection, mount: &Mount) -> Sql<Option<u64>> {
+    if let Some((_, size_bytes)) = link(connection, &mount.repository, &mount.digest)? {
+        return Ok(Some(size_bytes));
+    }
+    match &mount.from {
+        Some(name) => Ok(link(connection, name, &mount.digest)?.map(|(_, size_bytes)| size_bytes)),
         None => connection
             .prepare_cached(
-                "SELECT 1 FROM blob WHERE digest = ?1 AND state = ?2
+                "SELECT size_bytes FROM blob WHERE digest = ?1 AND state = ?2
                  AND EXISTS (SELECT 1 FROM link WHERE link.digest = blob.digest)",
             )?
-            .exists(params![DigestColumn(*digest), HOME]),
+            .query_row(params![DigestColumn(mount.digest), HOME], |row| row.get(0))
+            .optional(),
     }
 }
 
@@ -175,14 +176,7 @@ fn cut(mut names: Vec<String>, page: &Page) -> Listed {
 
 /// A page of referrers.
 pub(super) fn referrers(connection: &Connection, query: &ReferrersQuery) -> Sql<Referrers> {
-    let mut statement = connection.prepare_cached(
-        "SELECT referrer.digest, referrer.entry
-         FROM repository
-         JOIN referrer ON referrer.repository = repository.id
-             AND referrer.subject = ?2 AND referrer.digest > coalesce(?3, x'')
-         WHERE repository.name = ?1 AND (?4 IS NULL OR referrer.artifact_type = ?4)
-         ORDER BY referrer.digest",
-    )?;
+    let mut statement = connection.prepare_cached(&referrers_sql(query.artifact_type.is_some()))?;
     let mut rows = statement.query(params![
         query.repository.as_str(),
         DigestColumn(query.subject),
@@ -205,4 +199,41 @@ pub(super) fn referrers(connection: &Connection, query: &ReferrersQuery) -> Sql<
         last = Some(digest);
     }
     Ok(page)
+}
+
+/// Of all types, or of the one that is `?4`: each has its index.
+fn referrers_sql(of_one_type: bool) -> String {
+    let types = if of_one_type { "referrer.artifact_type = ?4" } else { "?4 IS NULL" };
+    format!(
+        "SELECT referrer.digest, referrer.entry
+         FROM repository
+         JOIN referrer ON referrer.repository = repository.id
+             AND referrer.subject = ?2 AND referrer.digest > coalesce(?3, x'')
+         WHERE repository.name = ?1 AND {types}
+         ORDER BY referrer.digest"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::sqlite::migrations;
+
+    /// A page of few referrers among many is found without looking at the many, and comes in order as it is.
+    #[test]
+    fn referrers_are_found_by_an_index_with_a_type_and_without() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrations::run(&mut connection).unwrap();
+        for (of_one_type, index) in [(true, "referrer_by_type"), (false, "referrer_by_subject")] {
+            let sql = format!("EXPLAIN QUERY PLAN {}", referrers_sql(of_one_type));
+            let mut statement = connection.prepare(&sql).unwrap();
+            let steps = statement
+                .query_map(params![None::<i64>, None::<i64>, None::<i64>, None::<i64>], |row| {
+                    row.get::<_, String>(3)
+                });
+            let plan = steps.unwrap().collect::<Sql<Vec<String>>>().unwrap().join("; ");
+            assert!(plan.contains(index) && plan.contains("digest>?"), "{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
 }

@@ -7,17 +7,18 @@
 //! SQLite takes a frame only with the salt and checksum of its log (its file format, §4), which zeros behind
 //! the last frame, or in place of a header, don't have.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use crate::limits::WAL_RESERVED_BYTES;
 
-/// Makes the log at `path` at least [`WAL_RESERVED_BYTES`] long, durably. Only the thread that writes the log
-/// may call it, and nothing that is in the log changes.
+/// Makes the log at `path` at least [`WAL_RESERVED_BYTES`] long, and gives it to be synced. Only the thread that
+/// writes the log may call it, and nothing that is in the log changes.
 ///
-/// After an error, a full volume included, the log is as good as before, and may be longer.
-pub(super) fn reserve(path: &Path) -> io::Result<()> {
+/// After an error, a full volume included, the log is as good as before, and may be longer. After an error of
+/// the sync it is not: that is one of frames which COMMITs rely on.
+pub(super) fn extend(path: &Path) -> io::Result<File> {
     // Closing it drops no lock: SQLite's are on the file of the metadata and its index, never on the log.
     let mut file = OpenOptions::new().append(true).open(path)?;
     let mut len = file.seek(SeekFrom::End(0))?;
@@ -27,5 +28,5 @@ pub(super) fn reserve(path: &Path) -> io::Result<()> {
         file.write_all(&zeros[..step as usize])?;
         len += step;
     }
-    file.sync_data()
+    Ok(file)
 }

@@ -1,7 +1,7 @@
 //! The one thread that changes metadata: it takes what waits, and makes it one transaction.
 //!
 //! Invariants: replies come after COMMIT. A COMMIT or checkpoint that returns an error is never tried
-//! again: what is on disk is unknown, so writes are refused from then on, the connection is closed, and
+//! again (but a checkpoint that found no room: it takes nothing from the log): what is on disk is unknown, so writes are refused from then on, the connection is closed, and
 //! only a new process, which recovers the file, may write again. Slots of [`Epochs`] are moved by this
 //! thread alone.
 
@@ -49,9 +49,15 @@ struct Closed;
 
 /// Returns when nobody can ask any more; the touches are written then, and the WAL is emptied.
 pub(super) fn run(mut writer: Writer) {
-    writer.reserve_wal();
+    let mut open = writer.reserve_wal();
     loop {
-        let open = match writer.inbox.recv_timeout(limits::IDLE) {
+        if let Err(Closed) = open {
+            let Writer { connection, inbox, writes, .. } = writer;
+            drop(connection);
+            inbox.into_iter().for_each(|wish| wish.fail(refused(&writes)));
+            return;
+        }
+        open = match writer.inbox.recv_timeout(limits::IDLE) {
             Ok(first) => writer.batch(first),
             Err(RecvTimeoutError::Timeout) => writer.idle(),
             Err(RecvTimeoutError::Disconnected) => {
@@ -59,12 +65,6 @@ pub(super) fn run(mut writer: Writer) {
                 return;
             }
         };
-        if let Err(Closed) = open {
-            let Writer { connection, inbox, writes, .. } = writer;
-            drop(connection);
-            inbox.into_iter().for_each(|wish| wish.fail(refused(&writes)));
-            return;
-        }
     }
 }
 
@@ -155,8 +155,7 @@ impl Writer {
             return self.checkpoint(CheckpointMode::RESTART);
         }
         self.checkpoint(CheckpointMode::TRUNCATE)?;
-        self.reserve_wal();
-        Ok(())
+        self.reserve_wal()
     }
 
     /// Writes the touches that wait, and empties the log.
@@ -177,10 +176,18 @@ impl Writer {
         Ok(())
     }
 
-    fn reserve_wal(&self) {
-        if let Err(error) = wal::reserve(&self.wal_path) {
-            // Nothing is wrong but the price of a COMMIT; a volume without room says so elsewhere.
-            tracing::debug!(%error, "no room is kept for the write-ahead log");
+    fn reserve_wal(&self) -> Result<(), Closed> {
+        match wal::extend(&self.wal_path) {
+            Ok(log) => self.faults.sync_log(|| log.sync_data()).map_err(|error| {
+                tracing::error!(%error, "a sync of the write-ahead log failed: writes are refused from now on");
+                self.writes.refuse(Refusal::SyncFailed);
+                Closed
+            }),
+            Err(error) => {
+                // Nothing is wrong but the price of a COMMIT; a volume without room says so elsewhere.
+                tracing::debug!(%error, "no room is kept for the write-ahead log");
+                Ok(())
+            }
         }
     }
 
@@ -218,6 +225,11 @@ impl Writer {
             }
             // A reader was in the way: the next attempt will do.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+            // No room to copy the log into the file: the log is whole and synced, and stays.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                tracing::warn!(%error, "the disk is too full for a checkpoint; it is tried again later");
+                Ok(())
+            }
             Err(error) => {
                 tracing::error!(%error, "a checkpoint returned an error: writes are refused from now on");
                 self.writes.refuse(Refusal::SyncFailed);
