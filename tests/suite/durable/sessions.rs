@@ -31,7 +31,7 @@ legs! {
             client.close_upload(&location, digest).expect(201);
             client.assert_blob(REPOSITORY, digest, &bytes);
         }
-        assert!(server.upload_dirs().is_empty());
+        wait_for("nothing is left of them", Duration::from_secs(10), || server.upload_dirs().is_empty());
     }
 
     fn go_on_after_a_stop_and_again(leg) {
