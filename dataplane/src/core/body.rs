@@ -156,7 +156,10 @@ impl Connection {
             .min(buf.spare().len());
             let count = if self.unread.is_empty() {
                 match core.io.recv(&self.socket, &mut buf.spare()[..limit]) {
-                    Ok(Some(count)) if count > 0 => count,
+                    Ok(Some(count)) if count > 0 => {
+                        core.counters.received(count as u64);
+                        count
+                    }
                     Ok(None) => return Ok(()),
                     // What came before it counts; the next call says it again.
                     Ok(Some(_)) | Err(_) if !buf.filled().is_empty() => return Ok(()),
@@ -170,7 +173,6 @@ impl Connection {
             };
             self.take(buf, count)?;
             wire_bytes += count;
-            core.counters.received(count as u64);
         }
         Ok(())
     }

@@ -224,7 +224,10 @@ impl Connection {
                 let until = *self.discard_until.get_or_insert(now + DISCARD_TIME);
                 let mut recv = core.recv.borrow_mut();
                 match core.io.recv(&self.socket, &mut recv) {
-                    Ok(Some(count)) if count > 0 => self.unread.extend(&recv[..count]),
+                    Ok(Some(count)) if count > 0 => {
+                        core.counters.received(count as u64);
+                        self.unread.extend(&recv[..count]);
+                    }
                     Ok(None) if now < until => return Next::Wait(until),
                     Ok(None) => return self.end(true),
                     Ok(Some(_)) | Err(_) => return self.end(false),

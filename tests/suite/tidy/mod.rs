@@ -146,7 +146,7 @@ const BESIDE_THE_SEAM: [(&str, &str, &str); 10] = [
         "fs",
         "keeps the log's file at its length, which SQLite does not",
     ),
-    ("controlplane/src/metadata/sqlite/readers.rs", "Instant", "a read of SQLite has a deadline"),
+    ("controlplane/src/metadata/sqlite/readers.rs", "Instant", "a read that takes too long is interrupted"),
     ("controlplane/src/metadata/sqlite/writer.rs", "SystemTime", "rows carry the time of day"),
 ];
 
