@@ -4,7 +4,7 @@
 //! A test forgets the pages of a blob's file and sees by the server's counter that the disk was asked, and by
 //! the kernel's account of the process how many bytes came from it. A tmpfs can't forget.
 
-use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
 
 use dataplane::limits::{BUF_BYTES, BUFS_PER_CORE};
 use oci::Digest;
@@ -28,16 +28,31 @@ fn stored(leg: Leg, blobs: &[&[u8]]) -> Option<(Server, Vec<Digest>)> {
         lacks("disk", "the tests' directory is on a tmpfs, which can't forget a page");
         return None;
     }
+    if let Err(error) = Command::new("fincore").arg("--version").output() {
+        lacks("disk", &format!("nobody tells what memory holds: fincore of util-linux: {error}"));
+        return None;
+    }
     let mut client = server.client();
     let digests = blobs.iter().map(|bytes| client.push_blob(REPOSITORY, bytes)).collect();
     Some((server.restart(), digests))
 }
 
-/// Lets memory forget the file. Pages that a socket or a pipe still holds stay.
+/// Lets memory forget the file. Pages that a read-ahead, a socket or a pipe still holds stay for a while.
 fn forget(path: &Path) {
     let file = fs::File::open(path).expect("the blob's file");
     file.sync_all().expect("what is dirty can't be forgotten");
-    fadvise(&file, 0, None, Advice::DontNeed).expect("Linux knows this");
+    wait_for("memory has forgotten the file", Duration::from_secs(10), || {
+        fadvise(&file, 0, None, Advice::DontNeed).expect("Linux knows this");
+        resident_bytes(path) == 0
+    });
+}
+
+/// What memory has of the file. A read that does not wait would tell as well, and start to fetch what it misses.
+fn resident_bytes(path: &Path) -> u64 {
+    let mut fincore = Command::new("fincore");
+    let said = fincore.args(["--bytes", "--noheadings", "--output", "RES"]).arg(path).output();
+    let text = String::from_utf8(said.expect("util-linux is there").stdout).expect("it prints text");
+    text.trim().parse().expect("a number")
 }
 
 fn target(digest: Digest) -> String {
