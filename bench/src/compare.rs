@@ -78,7 +78,7 @@ fn finish(settings: &Settings, outcome: Outcome) -> Result<bool, String> {
         report::print(&outcome);
     }
     if let Some(to) = &settings.out {
-        report::write(&outcome, to).map_err(|error| format!("{}: {error}", to.display()))?;
+        report::write(&outcome, to)?;
     }
     let rounds = outcome.cases.iter().flat_map(|case| &case.peers);
     Ok(rounds.map(PeerRounds::errors).sum::<u64>() == 0)
