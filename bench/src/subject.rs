@@ -15,9 +15,6 @@ use crate::{
 /// The repository that everything happens in.
 pub const REPOSITORY: &str = "bench/blobs";
 
-/// The figure of a round that says how often the device was flushed meanwhile.
-pub const DEVICE_FLUSHES: &str = "device_flushes";
-
 /// A server under load.
 pub struct Subject {
     /// Its name in tables.
@@ -28,6 +25,16 @@ pub struct Subject {
     pub peer: Option<Peer>,
     /// Blobs that it has been given, so that each is given once.
     blobs: BTreeMap<(u64, u64), Blob>,
+}
+
+/// What a load came to, the server's side included.
+pub struct Measured {
+    /// Everything that every round has.
+    pub round: Round,
+    /// Latency of each kind of operation.
+    pub kinds: Vec<Latency>,
+    /// Flushes of the device that the server's data lies on, if that counts them.
+    pub flushes: Option<u64>,
 }
 
 /// How long and on which processors.
@@ -115,7 +122,7 @@ impl Subject {
         plan: &Plan,
         pins: &Pins,
         scripts: Vec<Box<dyn Script>>,
-    ) -> Result<(Round, Vec<Latency>), String> {
+    ) -> Result<Measured, String> {
         let progress = Progress::new(&format!("{} · {label}", self.name), plan.warm_up + plan.time);
         let tick = |requests, errors, p99_us| progress.tick(requests, errors, p99_us);
         let (load, measured) = load::run(plan, scripts, tick, |sleep| {
@@ -128,10 +135,9 @@ impl Subject {
         let mut round = load.round;
         let (cost, flushes) = measured?;
         round.cost = cost;
-        round.figures.extend(flushes.map(|flushes| (DEVICE_FLUSHES.to_owned(), flushes as f64)));
         let server_busy = round.cost.cpu_us / 1e6 / round.seconds.max(1e-9) / pins.server.len().max(1) as f64;
         // Whoever has no time left is the limit.
         round.client_bound = round.client_busy > 0.95 && (self.peer.is_none() || server_busy < 0.9);
-        Ok((round, load.kinds))
+        Ok(Measured { round, kinds: load.kinds, flushes })
     }
 }

@@ -169,8 +169,9 @@ fn sleep_showing(time: Duration, show: &mut impl FnMut(), ended: impl Fn() -> bo
 }
 
 fn histogram() -> Histogram<u64> {
-    // Nanoseconds, three digits; it grows as far as it has to.
-    Histogram::new(3).unwrap_or_else(|error| unreachable!("three digits are allowed: {error}"))
+    // Nanoseconds up to an hour, three digits.
+    Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
+        .unwrap_or_else(|error| unreachable!("these bounds are allowed: {error}"))
 }
 
 impl Shared {
@@ -188,7 +189,7 @@ impl Shared {
         self.errors.fetch_add(tally.errors - tally.shown.1, Ordering::Relaxed);
         tally.shown = (tally.requests, tally.errors);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        // The other is as wide as it has to be: it resizes.
+        // All have the same bounds.
         let _ = recent.add(&tally.recent);
         tally.recent.reset();
     }
@@ -245,7 +246,7 @@ impl Tally {
             self.latency.push(histogram());
         }
         for (all, one) in self.latency.iter_mut().zip(&other.latency) {
-            // It resizes.
+            // All have the same bounds.
             let _ = all.add(one);
         }
         self.requests += other.requests;

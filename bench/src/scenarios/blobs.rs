@@ -62,11 +62,12 @@ impl Scenario for Blobs {
         let blob = subject.give(self.settings.seed, case.size_bytes.unwrap_or(0))?;
         let request = get(subject, &subject.blob_target(&blob), "");
         let scripts = (0..case.connections.unwrap_or(1)).map(|index| {
-            let pull = Pull::new(request.clone(), blob.length, blob.digest, self.settings.verify_every, index);
+            let pull =
+                Pull::new(request.clone(), blob.length, blob.digest, self.settings.verify_every, index);
             Box::new(pull) as Box<dyn Script>
         });
         let plan = self.settings.plan(case, subject);
-        Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts.collect())?.0)
+        Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts.collect())?.round)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     content::Noise,
     load::{Answer, Exchange, Reading, Script},
     result::{Case, Round},
-    subject::{DEVICE_FLUSHES, REPOSITORY, Subject},
+    subject::{REPOSITORY, Subject},
     wire::{Origin, target_of, with_query},
 };
 
@@ -86,7 +86,8 @@ impl Scenario for Push {
     }
 
     fn round(&mut self, case: &Case, subject: &mut Subject) -> Result<Round, String> {
-        let way = WAYS.iter().find(|(name, _)| case.name.starts_with(name)).map_or(Way::Whole, |(_, way)| *way);
+        let way =
+            WAYS.iter().find(|(name, _)| case.name.starts_with(name)).map_or(Way::Whole, |(_, way)| *way);
         let length = case.size_bytes.unwrap_or(0);
         let scripts = (0..case.connections.unwrap_or(1)).map(|_| {
             let pusher = Pusher {
@@ -101,9 +102,11 @@ impl Scenario for Push {
             Box::new(pusher) as Box<dyn Script>
         });
         let plan = self.settings.plan(case, subject);
-        let mut round = subject.load(&case.name, &plan, &self.settings.pins(), scripts.collect())?.0;
-        if let Some(flushes) = round.figures.remove(DEVICE_FLUSHES) {
-            round.figures.insert("flushes_per_ack".to_owned(), flushes / round.requests.max(1) as f64);
+        let measured = subject.load(&case.name, &plan, &self.settings.pins(), scripts.collect())?;
+        let mut round = measured.round;
+        if let Some(flushes) = measured.flushes {
+            let per_ack = flushes as f64 / round.requests.max(1) as f64;
+            round.figures.insert("flushes_per_ack".to_owned(), per_ack);
         }
         Ok(round)
     }

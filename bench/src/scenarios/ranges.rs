@@ -66,8 +66,7 @@ impl Scenario for Ranges {
         let mut cases = Vec::new();
         for (name, kind) in KINDS {
             for connections in &self.settings.connections {
-                let mut case =
-                    self.settings.case("ranges", format!("{name}, {connections} connections"));
+                let mut case = self.settings.case("ranges", format!("{name}, {connections} connections"));
                 case.size_bytes = Some(if kind == Kind::Chunks { CHUNK_BYTES } else { PART_BYTES });
                 case.connections = Some(*connections);
                 cases.push(case);
@@ -95,7 +94,7 @@ impl Scenario for Ranges {
         });
         let plan = self.settings.plan(case, subject);
         let scripts = scripts.collect();
-        let mut round = subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.0;
+        let mut round = subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round;
         if kind == Kind::Open {
             // Every request makes a connection of its own.
             round.figures.insert("connects".to_owned(), round.requests as f64);
@@ -119,7 +118,11 @@ impl Script for Ranged {
             Kind::Whole => (String::new(), &[200], Reading::Drop { length: Some(self.length) }),
             Kind::Random => {
                 let (first, last) = part(&mut self.dice, self.length, PART_BYTES);
-                (format!("Range: bytes={first}-{last}\r\n"), &[206], Reading::Drop { length: Some(PART_BYTES) })
+                (
+                    format!("Range: bytes={first}-{last}\r\n"),
+                    &[206],
+                    Reading::Drop { length: Some(PART_BYTES) },
+                )
             }
             Kind::Several => {
                 // A part of each quarter, so that they neither overlap nor touch.
@@ -138,7 +141,11 @@ impl Script for Ranged {
             Kind::Chunks => {
                 let index = self.dice.below(self.length / CHUNK_BYTES);
                 let (first, last) = (index * CHUNK_BYTES, (index + 1) * CHUNK_BYTES - 1);
-                (format!("Range: bytes={first}-{last}\r\n"), &[206], Reading::Drop { length: Some(CHUNK_BYTES) })
+                (
+                    format!("Range: bytes={first}-{last}\r\n"),
+                    &[206],
+                    Reading::Drop { length: Some(CHUNK_BYTES) },
+                )
             }
         };
         let request: Arc<[u8]> = format!("{}\r\n{range}\r\n", self.start).into_bytes().into();
