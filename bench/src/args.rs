@@ -80,6 +80,12 @@ pub struct Settings {
     /// One body in so many is hashed; the length is always checked.
     #[arg(long, default_value_t = 256)]
     pub verify_every: u64,
+    /// Connections that idle, or read slowly, beside those that are measured.
+    #[arg(long, default_value_t = 1000)]
+    pub bystanders: u64,
+    /// Data that is read cold. For a server elsewhere: more than its memory holds.
+    #[arg(long = "cold", value_name = "SIZE", value_parser = parse_size, default_value = "2GiB")]
+    pub cold_bytes: u64,
     /// What the content is made from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

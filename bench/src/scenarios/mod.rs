@@ -1,6 +1,10 @@
 //! What is measured, a file each. A scenario has cases; a comparison runs each case on every peer in turn.
 
 mod blobs;
+mod bystanders;
+mod cold;
+mod idle;
+mod neighbours;
 mod push;
 mod ranges;
 
@@ -43,12 +47,14 @@ pub fn named(name: &str, settings: &Settings) -> Result<Box<dyn Scenario>, Strin
         "blobs" => Box::new(blobs::Blobs::new(settings)),
         "ranges" => Box::new(ranges::Ranges::new(settings)),
         "push" => Box::new(push::Push::new(settings)),
+        "neighbours" => Box::new(neighbours::Neighbours::new(settings)),
+        "idle" => Box::new(idle::Idle::new(settings)),
         _ => return Err(format!("there is no scenario {name}; there are {}", NAMES.join(", "))),
     })
 }
 
 /// Every scenario's name.
-pub const NAMES: &[&str] = &["blobs", "ranges", "push"];
+pub const NAMES: &[&str] = &["blobs", "ranges", "push", "neighbours", "idle"];
 
 impl Settings {
     /// The processors of both sides. On one processor both share it.

@@ -62,6 +62,27 @@ impl Push {
         let start = start.map_or(settings.seed, |since| since.as_nanos() as u64);
         Push { settings, seeds: Arc::new(AtomicU64::new(start)) }
     }
+
+    /// Connections that push blobs of `length` bytes, another one each time, in one PUT.
+    pub fn whole(&self, subject: &Subject, length: u64, count: u64) -> Vec<Box<dyn Script>> {
+        self.pushers(subject, Way::Whole, length, count)
+    }
+
+    fn pushers(&self, subject: &Subject, way: Way, length: u64, count: u64) -> Vec<Box<dyn Script>> {
+        let pusher = |_| {
+            let pusher = Pusher {
+                origin: subject.registry.origin.clone(),
+                way,
+                length,
+                seeds: self.seeds.clone(),
+                at: At::Start,
+                bytes: Noise::new(self.settings.seed, length).bytes().into(),
+                digest: None,
+            };
+            Box::new(pusher) as Box<dyn Script>
+        };
+        (0..count).map(pusher).collect()
+    }
 }
 
 impl Scenario for Push {
@@ -89,20 +110,9 @@ impl Scenario for Push {
         let way =
             WAYS.iter().find(|(name, _)| case.name.starts_with(name)).map_or(Way::Whole, |(_, way)| *way);
         let length = case.size_bytes.unwrap_or(0);
-        let scripts = (0..case.connections.unwrap_or(1)).map(|_| {
-            let pusher = Pusher {
-                origin: subject.registry.origin.clone(),
-                way,
-                length,
-                seeds: self.seeds.clone(),
-                at: At::Start,
-                bytes: Noise::new(self.settings.seed, length).bytes().into(),
-                digest: None,
-            };
-            Box::new(pusher) as Box<dyn Script>
-        });
+        let scripts = self.pushers(subject, way, length, case.connections.unwrap_or(1));
         let plan = self.settings.plan(case, subject);
-        let measured = subject.load(&case.name, &plan, &self.settings.pins(), scripts.collect())?;
+        let measured = subject.load(&case.name, &plan, &self.settings.pins(), scripts)?;
         let mut round = measured.round;
         if let Some(flushes) = measured.flushes {
             let per_ack = flushes as f64 / round.requests.max(1) as f64;
