@@ -1,6 +1,6 @@
 //! Distribution, the registry that most others descend from: version 3 as `registry`, Debian's 2 as `docker-registry`.
 
-use super::{Kind, Words, recipe::Recipe};
+use super::{Kind, recipe::Recipe, words::Words};
 
 const FILE: &str = include_str!("../../peers/distribution.toml");
 

@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use super::{Kind, Words, recipe::Recipe};
+use super::{Kind, recipe::Recipe, words::Words};
 
 /// `gantry`, `gantry:uring`, `gantry:epoll`, each with `log`, `nolog` and `cores=N`.
 pub fn recipe(words: &Words) -> Result<Recipe, String> {

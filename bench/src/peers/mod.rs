@@ -1,6 +1,6 @@
 //! The servers that are compared: each is started in a directory of its own, found ready, and ended with its data.
 //!
-//! Owns: what a peer is called on the command line (`Words`), its process and its directory (`Peer`).
+//! Owns: a peer's process and its directory (`Peer`). Its name on the command line is `words`.
 //! A built-in peer is a `recipe` in code, any other one in a TOML file; both are started here and nowhere else.
 
 mod distribution;
@@ -8,6 +8,7 @@ mod gantry;
 mod nginx;
 mod ready;
 mod recipe;
+mod words;
 
 use std::{
     env, fs,
@@ -27,6 +28,7 @@ use serde::Deserialize;
 
 use crate::cost;
 use recipe::{Place, Recipe};
+use words::Words;
 
 /// How a server gets its blobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -152,18 +154,14 @@ pub fn start(spec: &str, options: &Options) -> Result<Peer, String> {
     // Ours, not Gantry's: it would warn of it.
     command.env_remove("GANTRY_BIN");
     command.envs(recipe.env.iter().map(|(name, value)| (name, place.fill(value))));
+    let ready = place.fill(&recipe.ready);
     let child = command.spawn().map_err(|error| format!("{} does not start: {error}", recipe.name))?;
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut peer = Peer { addr, version, child, data, recipe, dir };
-    peer.wait_until_ready(&place_path(&peer.recipe.ready, port), &log)?;
+    peer.wait_until_ready(&ready, &log)?;
     ready::only_listener(peer.pid(), port)
         .map_err(|error| format!("{} on port {port}: {error}", peer.name()))?;
     Ok(peer)
-}
-
-/// The path that is asked for readiness may have the port in it, and nothing else that is known by now.
-fn place_path(path: &str, port: u16) -> String {
-    path.replace("{port}", &port.to_string())
 }
 
 impl Peer {
@@ -240,78 +238,6 @@ impl Drop for Dir {
             eprintln!("{} is left behind: {error}", self.0.display());
         }
     }
-}
-
-/// A built-in peer's name on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Words {
-    spec: String,
-    driver: Option<String>,
-    access_log: bool,
-    /// Without a slash at its end.
-    proxy: Option<String>,
-    threads: usize,
-}
-
-impl Words {
-    fn parse(spec: &str, options: &Options) -> Result<Words, String> {
-        let threads = options.threads.or(options.cpus.as_ref().map(Vec::len)).unwrap_or(1).max(1);
-        let mut words = Words {
-            spec: spec.to_owned(),
-            driver: None,
-            access_log: options.access_log,
-            proxy: None,
-            threads,
-        };
-        let (mut name, mut rest) = spec.split_once(':').unwrap_or((spec, ""));
-        let peer = name;
-        while !rest.is_empty() {
-            // A URL has colons of its own: it is the last word.
-            (name, rest) = match rest.starts_with("proxy=") {
-                true => (rest, ""),
-                false => rest.split_once(':').unwrap_or((rest, "")),
-            };
-            let known = known_words(peer);
-            let (key, value) = name.split_once('=').map_or((name, None), |(key, value)| (key, Some(value)));
-            let not = || format!("`{name}` in {spec} is not understood: {peer} takes {}", known.join(", "));
-            if !known.iter().any(|word| word.split('=').next() == Some(key)) {
-                return Err(not());
-            }
-            match (key, value) {
-                ("uring" | "epoll", None) => words.driver = Some(key.to_owned()),
-                ("log", None) => words.access_log = true,
-                ("nolog", None) => words.access_log = false,
-                ("cores", Some(count)) => {
-                    words.threads = count.parse().ok().filter(|count| *count > 0).ok_or_else(not)?;
-                }
-                ("proxy", Some(url)) => words.proxy = Some(upstream(url).ok_or_else(not)?),
-                _ => return Err(not()),
-            }
-        }
-        Ok(words)
-    }
-
-    /// The upstream's port is another one in each run: a table is easier to compare without.
-    fn name_without_proxy(&self) -> String {
-        self.spec.split_once("proxy=").map_or(self.spec.clone(), |(start, _)| format!("{start}proxy"))
-    }
-}
-
-fn known_words(peer: &str) -> &'static [&'static str] {
-    match peer {
-        "gantry" => &["uring", "epoll", "log", "nolog", "cores=N"],
-        "nginx" | "docker-registry" | "distribution" => {
-            &["log", "nolog", "cores=N", "proxy=http://HOST:PORT (as the last)"]
-        }
-        _ => &["cores=N"],
-    }
-}
-
-/// Plain HTTP, and nothing that could end a line of a configuration file.
-fn upstream(url: &str) -> Option<String> {
-    let host = url.strip_prefix("http://")?.trim_end_matches('/');
-    let plain = host.chars().all(|c| c.is_ascii_alphanumeric() || ".:-[]".contains(c));
-    (plain && !host.is_empty()).then(|| format!("http://{host}"))
 }
 
 /// The recipe, and the threads that it should serve with.

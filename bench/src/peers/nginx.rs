@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Kind, Words, recipe::Recipe};
+use super::{Kind, recipe::Recipe, words::Words};
 
 /// `nginx`, `nginx:log`, `nginx:proxy=http://HOST:PORT`.
 pub fn recipe(words: &Words) -> Recipe {

@@ -107,12 +107,12 @@ pub fn of(case: &Case) -> Grid {
     }
     let inner = columns.into_iter().map(|column| column.head);
     let heads = ["peer".to_owned()].into_iter().chain(inner).chain(["errors".to_owned()]).collect();
-    Grid { title: title(case), heads, rows, notes: notes(case) }
+    Grid { title: title(&case.scenario, &case.name), heads, rows, notes: notes(case) }
 }
 
 /// The scenario and what was varied.
-pub fn title(case: &Case) -> String {
-    if case.name.is_empty() { case.scenario.clone() } else { format!("{}: {}", case.scenario, case.name) }
+pub fn title(scenario: &str, name: &str) -> String {
+    if name.is_empty() { scenario.to_owned() } else { format!("{scenario}: {name}") }
 }
 
 fn notes(case: &Case) -> Vec<String> {
@@ -151,7 +151,7 @@ mod tests {
         let at = |head: &str| grid.heads.iter().position(|other| other == head).unwrap();
         let [first, second] = &grid.rows[..] else { panic!("a row for each of two peers") };
         assert_eq!(first[at("CPU/request")].with_ratio(), "10 µs");
-        assert_eq!(second[at("CPU/request")].with_ratio(), "20 µs (2×)");
+        assert_eq!(second[at("CPU/request")].with_ratio(), "20 µs (2.00×)");
         assert_eq!(second[at("req/s")].with_ratio(), "500 (0.50×)");
         assert_eq!(first[at("throughput")].with_ratio(), "4.1 MB/s");
         assert_eq!(first[at("flushes per ack")].text, "0.25");
@@ -176,7 +176,6 @@ mod tests {
         }
         let grid = of(&case);
         assert_eq!(grid.heads, ["peer", "req/s", "throughput", "p50", "p99", "p99.9", "errors"]);
-        case.name.clear();
-        assert_eq!(title(&case), "blobs");
+        assert_eq!(title("idle", ""), "idle");
     }
 }

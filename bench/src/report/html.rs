@@ -156,7 +156,7 @@ mod tests {
         assert_balanced(&page);
         assert!(!page.contains("nginx<") && !page.contains("<short>") && !page.contains("'a<b>'"));
         assert!(page.contains("<th scope=\"row\">nginx&lt;&amp;&gt;</th>"), "{page}");
-        assert!(page.contains("20 µs <span class=\"ratio\">(2×)</span>"));
+        assert!(page.contains("20 µs <span class=\"ratio\">(2.00×)</span>"));
     }
 
     #[test]

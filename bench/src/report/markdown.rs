@@ -56,7 +56,7 @@ mod tests {
         let text = super::render(&outcome());
         assert!(text.contains("- kernel: Linux 6.1") && text.contains("- commit: 0123456789ab+"), "{text}");
         assert!(
-            text.contains("## blobs: 4 KiB, 16 connections") && text.contains("| 20 µs (2×) |"),
+            text.contains("## blobs: 4 KiB, 16 connections") && text.contains("| 20 µs (2.00×) |"),
             "{text}"
         );
         assert!(text.contains(r"nginx\<&\>") && text.contains(r"cut \<short\> \| or so"), "{text}");

@@ -81,12 +81,12 @@ pub fn latency(outcome: &Outcome, case: &Case) -> Result<Option<Plot>, String> {
     let x = Scale { range: 0.0..nines, ticks, log: false };
     let svg = lines(
         &series,
-        x,
-        Scale::log(y),
+        0,
+        (x, Scale::log(y)),
         ("share of requests", &share),
         ("latency below", &|us| units::micros(*us)),
     )?;
-    Ok(Some(Plot { caption: format!("Latency, {}", super::grid::title(case)), svg }))
+    Ok(Some(Plot { caption: format!("Latency, {}", super::grid::title(&case.scenario, &case.name)), svg }))
 }
 
 /// The round whose p99 is the median: one that happened, rather than a mixture.
@@ -103,20 +103,28 @@ pub fn throughput(outcome: &Outcome) -> Result<Vec<Plot>, String> {
     let mut plots = Vec::new();
     for (caption, cases) in groups(outcome, |case| {
         let count = case.connections.filter(|_| case.rate.is_none())?;
-        Some((count, count.to_string()))
+        let start = format!("{count} ");
+        // `4 KiB` is no number of connections.
+        let size = case.size_bytes.map(units::size).unwrap_or_default();
+        Some((count, parts(case, |part| part.starts_with(&start) && part != size)))
     }) {
         // Bytes where bodies are what is asked for, requests where those are small.
         let bytes = cases.iter().all(|(_, case)| case.size_bytes.is_some_and(|size| size >= 1 << 20));
         let of = move |round: &Round| if bytes { round.bytes_per_s() } else { round.requests_per_s() };
         let series = series(&cases, &colours, of);
         let Some((_, y)) = extent(&series) else { continue };
-        let ticks: Vec<f64> = cases.iter().map(|(count, _)| *count as f64).collect();
+        let ticks: Vec<f64> = cases.keys().map(|count| *count as f64).collect();
         let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else { continue };
         let x = Scale { range: first * 0.8..last * 1.25, log: true, ticks: ticks.clone() };
         let name = if bytes { "bytes a second" } else { "requests a second" };
         let write = move |rate: &f64| if bytes { units::bytes_per_s(*rate) } else { units::count(*rate) };
-        let svg =
-            lines(&series, x, Scale::log(y), ("connections", &|count| units::count(*count)), (name, &write))?;
+        let svg = lines(
+            &series,
+            3,
+            (x, Scale::log(y)),
+            ("connections", &|count| units::count(*count)),
+            (name, &write),
+        )?;
         plots.push(Plot { caption: format!("Throughput against connections, {caption}"), svg });
     }
     Ok(plots)
@@ -129,31 +137,33 @@ pub fn cost(outcome: &Outcome) -> Result<Vec<Plot>, String> {
     let mut plots = Vec::new();
     for (caption, cases) in groups(outcome, |case| {
         let size = case.size_bytes?;
-        Some((size, units::size(size)))
+        let name = units::size(size);
+        Some((size, parts(case, |part| part == name)))
     }) {
         let series = series(&cases, &colours, Round::cpu_us_per_request);
         let Some((_, y)) = extent(&series) else { continue };
-        let sizes: Vec<u64> = cases.iter().map(|(size, _)| *size).collect();
+        let sizes: Vec<u64> = cases.keys().copied().collect();
         let svg = bars(&series, &sizes, y)?;
         plots.push(Plot { caption: format!("Processor time of the server per request, {caption}"), svg });
     }
     Ok(plots)
 }
 
-/// Cases in which the same is varied, at least two of them, ordered by it. `varied` gives the value and how the part
-/// of the name begins that says it.
+/// The parts of a case's name without those that say what is varied.
+fn parts(case: &Case, varied: impl Fn(&str) -> bool) -> String {
+    case.name.split(", ").filter(|part| !varied(part)).collect::<Vec<_>>().join(", ")
+}
+
+/// Cases that share all but what is varied, at least two of them, ordered by it. `varied` gives the value and the
+/// rest of the name.
 fn groups(
     outcome: &Outcome,
     varied: impl Fn(&Case) -> Option<(u64, String)>,
 ) -> Vec<(String, BTreeMap<u64, &Case>)> {
     let mut groups: Vec<(String, BTreeMap<u64, &Case>)> = Vec::new();
     for case in &outcome.cases {
-        let Some((value, start)) = varied(case) else { continue };
-        let says = |part: &&str| {
-            part.strip_prefix(&start).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
-        };
-        let rest: Vec<&str> = case.name.split(", ").filter(|part| !says(part)).collect();
-        let key = super::grid::title(&Case { name: rest.join(", "), peers: Vec::new(), ..case.clone() });
+        let Some((value, rest)) = varied(case) else { continue };
+        let key = super::grid::title(&case.scenario, &rest);
         match groups.iter_mut().find(|(other, _)| *other == key) {
             Some((_, cases)) => drop(cases.insert(value, case)),
             None => groups.push((key, [(value, case)].into())),
@@ -205,10 +215,14 @@ struct Scale {
 }
 
 impl Scale {
-    /// Logarithmic, with ticks at 1, 2 and 5 of each power of ten; over many powers at those alone.
+    /// Logarithmic, with the fewer ticks in each power of ten the more powers there are.
     fn log(range: Range<f64>) -> Scale {
         let (first, last) = (range.start.log10().floor() as i32, range.end.log10().ceil() as i32);
-        let steps: &[f64] = if last - first > 3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let steps: &[f64] = match (range.end / range.start).log10() {
+            ..0.9 => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0],
+            ..2.5 => &[1.0, 2.0, 5.0],
+            _ => &[1.0],
+        };
         let all = (first..=last).flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
         Scale { ticks: all.filter(|tick| range.contains(tick)).collect(), range, log: true }
     }
@@ -241,13 +255,15 @@ fn failed(error: impl std::fmt::Display) -> String {
     format!("a plot cannot be drawn: {error}")
 }
 
-/// An SVG on which `draw` has drawn.
-fn drawn(draw: impl FnOnce(&Drawing) -> Result<(), String>) -> Result<String, String> {
+/// An SVG on which `draw` has drawn, below a legend.
+fn drawn(series: &[Series], draw: impl FnOnce(&Drawing) -> Result<(), String>) -> Result<String, String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
         area.fill(&WHITE).map_err(failed)?;
-        draw(&area)?;
+        let (top, below) = area.split_vertically(24);
+        legend(&top, series)?;
+        draw(&below)?;
         area.present().map_err(failed)?;
     }
     Ok(svg)
@@ -262,7 +278,8 @@ fn chart<'a, 'b>(
     y_axis: Axis,
 ) -> Result<Chart<'a, 'b>, String> {
     let mut chart = ChartBuilder::on(area)
-        .margin(12)
+        .margin(8)
+        .margin_right(36)
         .x_label_area_size(44)
         .y_label_area_size(84)
         .build_cartesian_2d(x, y)
@@ -281,28 +298,34 @@ fn chart<'a, 'b>(
     Ok(chart)
 }
 
-fn legend<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>) -> Result<(), String> {
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(GREY)
-        .label_font(("sans-serif", 13))
-        .draw()
-        .map_err(failed)
+/// The names of the series in a row, beside their colours.
+fn legend(area: &Drawing, series: &[Series]) -> Result<(), String> {
+    let style = ("sans-serif", 13).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Center));
+    let mut x = 92;
+    for (name, colour, _) in series {
+        area.draw(&Rectangle::new([(x, 6), (x + 14, 18)], colour.filled())).map_err(failed)?;
+        area.draw(&Text::new(name.as_str(), (x + 20, 12), style.clone())).map_err(failed)?;
+        // A letter's width is the browser's to choose: this much is enough for most.
+        x += 44 + 8 * name.chars().count() as i32;
+    }
+    Ok(())
 }
 
-/// A line with dots for each series.
-fn lines(series: &[Series], x: Scale, y: Scale, x_axis: Axis, y_axis: Axis) -> Result<String, String> {
-    drawn(|area| {
+/// A line for each series; with `dots`, of pixels, where something was measured.
+fn lines(
+    series: &[Series],
+    dots: u32,
+    (x, y): (Scale, Scale),
+    x_axis: Axis,
+    y_axis: Axis,
+) -> Result<String, String> {
+    drawn(series, |area| {
         let mut chart = chart(area, x, y, x_axis, y_axis)?;
-        for (name, colour, points) in series {
-            let colour = *colour;
-            let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
-            let sample = move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3));
-            chart.draw_series(line).map_err(failed)?.label(name).legend(sample);
+        for (_, colour, points) in series {
+            let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(dots);
+            chart.draw_series(line).map_err(failed)?;
         }
-        legend(&mut chart)
+        Ok(())
     })
 }
 
@@ -317,24 +340,22 @@ fn bars(series: &[Series], sizes: &[u64], y: Range<f64>) -> Result<String, Strin
         |place: &f64| sizes.get(place.round() as usize).map(|size| units::size(*size)).unwrap_or_default();
     let width = 0.8 / series.len() as f64;
     let place = |size: f64| sizes.iter().position(|other| *other as f64 == size).unwrap_or_default() as f64;
-    drawn(|area| {
+    drawn(series, |area| {
         let y_axis: Axis = ("processor time per request", &|us| units::micros(*us));
         let mut chart = chart(area, x, y, ("size", &name), y_axis)?;
         let style = ("sans-serif", 11).into_text_style(area).pos(Pos::new(HPos::Center, VPos::Bottom));
-        for (position, (name, colour, points)) in series.iter().enumerate() {
-            let colour = *colour;
+        for (position, (_, colour, points)) in series.iter().enumerate() {
             let left = |size: f64| place(size) - 0.4 + position as f64 * width;
             let bars = points.iter().map(|(size, us)| {
                 Rectangle::new([(left(*size), floor), (left(*size) + width * 0.94, *us)], colour.filled())
             });
-            let sample = move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled());
-            chart.draw_series(bars).map_err(failed)?.label(name).legend(sample);
+            chart.draw_series(bars).map_err(failed)?;
             let values = points.iter().map(|(size, us)| {
                 Text::new(units::micros(*us), (left(*size) + width * 0.47, *us * 1.04), style.clone())
             });
             chart.draw_series(values).map_err(failed)?;
         }
-        legend(&mut chart)
+        Ok(())
     })
 }
 
@@ -377,6 +398,14 @@ mod tests {
         for text in ["4 KiB", "1 MiB", "10 µs", "20 µs"] {
             assert!(by_size[0].svg.contains(text), "{text}");
         }
+        for case in &mut outcome.cases {
+            // A size that begins like a number of connections.
+            let connections = case.connections.map(|count| count / 4);
+            case.connections = connections;
+            case.name =
+                format!("{}, {} pushers", units::size(case.size_bytes.unwrap()), connections.unwrap());
+        }
+        assert_eq!(throughput(&outcome).unwrap()[0].caption, by_connections[0].caption);
         outcome.cases.truncate(1);
         assert!(throughput(&outcome).unwrap().is_empty() && cost(&outcome).unwrap().is_empty());
     }

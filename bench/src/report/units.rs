@@ -24,12 +24,15 @@ pub fn count(number: f64) -> String {
     scaled(number, 1000.0, &["", "k", "M", "G"]).replace(' ', "")
 }
 
-/// How many times the first peer's: `0.72×`.
+/// How many times the first peer's: `0.72×`, with as many decimals in every row.
 pub fn ratio(ratio: f64) -> String {
-    match ratio {
-        0.0..0.995 => format!("{ratio:.2}×"),
-        _ => format!("{}×", digits(ratio)),
-    }
+    let decimals = match ratio.abs() {
+        0.0..0.0995 => 3,
+        0.0..9.995 => 2,
+        0.0..99.95 => 1,
+        _ => 0,
+    };
+    format!("{ratio:.decimals$}×")
 }
 
 /// One of a scenario's figures, whose name ends with its unit; a name without a known one is a plain number.
@@ -109,9 +112,9 @@ mod tests {
             (count(12345.0), "12.3k"),
             (count(1.2e6), "1.2M"),
             (ratio(0.7249), "0.72×"),
-            (ratio(0.999), "1×"),
+            (ratio(0.999), "1.00×"),
             (ratio(158.2), "158×"),
-            (ratio(0.003), "0.00×"),
+            (ratio(0.003), "0.003×"),
         ];
         for (text, expect) in cases {
             assert_eq!(text, expect);
