@@ -249,7 +249,7 @@ fn named(spec: &str, options: &Options) -> Result<(Recipe, usize), String> {
     let peer = spec.split(':').next().unwrap_or_default();
     let words = Words::parse(spec, options)?;
     let recipe = match peer {
-        "gantry" => gantry::recipe(&words)?,
+        "gantry" => self::gantry::recipe(&words)?,
         "nginx" => nginx::recipe(&words),
         "docker-registry" => distribution::recipe("docker-registry", &words)?,
         "distribution" => distribution::recipe("registry", &words)?,

@@ -1,4 +1,4 @@
-//! Plots as SVG text.
+//! Plots of distributions, throughput and cost, as SVG text.
 //!
 //! Owns: which cases belong on one plot, and the colour that a peer has on all of them.
 //!
