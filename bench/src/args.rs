@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::scenarios::NAMES;
+use crate::{
+    clients::Arrivals,
+    scenarios::{NAMES, SlowReaders, Weights, any_port},
+};
 
 /// Puts load on OCI registries and says what it cost them.
 #[derive(Debug, Parser)]
@@ -86,6 +89,46 @@ pub struct Settings {
     /// Data that is read cold. For a server elsewhere: more than its memory holds.
     #[arg(long = "cold", value_name = "SIZE", value_parser = parse_size, default_value = "2GiB")]
     pub cold_bytes: u64,
+    /// fleet, herd: clients, each with connections of its own.
+    #[arg(long, value_delimiter = ',', default_values_t = [16])]
+    pub clients: Vec<u64>,
+    /// fleet, herd: when they arrive: together, or poisson:RATE clients a second.
+    #[arg(long, default_value = "together")]
+    pub arrivals: Arrivals,
+    /// fleet: sizes of the image's layers.
+    #[arg(long, value_delimiter = ',', value_parser = parse_size,
+        default_values = ["16MiB", "4MiB", "1MiB", "64KiB", "4KiB"])]
+    pub layers: Vec<u64>,
+    /// fleet: connections of a client that fetch layers; containerd has 3.
+    #[arg(long, default_value_t = 3)]
+    pub parallel: usize,
+    /// herd: the blob that all ask for; another one in each round.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "32MiB")]
+    pub blob_size: u64,
+    /// herd: bytes a second that the upstream sends, over all its connections.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "100MiB")]
+    pub upstream_rate: u64,
+    /// herd: where the upstream listens. Needed for a cache that the bench does not start.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = any_port(), hide_default_value = true)]
+    pub upstream_listen: SocketAddr,
+    /// herd: clients beside the others that read slowly, and how slowly: 8:64KiB.
+    #[arg(long, value_name = "K:BYTES_PER_S")]
+    pub slow: Option<SlowReaders>,
+    /// herd: share of the clients that vanish in the middle, from 0 to below 1.
+    #[arg(long, value_name = "SHARE", value_parser = parse_share, default_value_t = 0.0)]
+    pub vanish: f64,
+    /// mixed: how often each kind of operation is chosen.
+    #[arg(long, default_value = "pull=80,push=10,head=5,tags=5")]
+    pub weights: Weights,
+    /// mixed: replays a trace in the format of IBM's of FAST '18, in place of the weights.
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+    /// mixed: replays so many times as fast as it was recorded.
+    #[arg(long, value_name = "TIMES", value_parser = parse_speed_up, default_value_t = 1.0)]
+    pub speed_up: f64,
+    /// mixed: replays only so many requests, the first ones.
+    #[arg(long, value_name = "COUNT")]
+    pub trace_requests: Option<usize>,
     /// What the content is made from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -97,8 +140,19 @@ pub struct Settings {
     pub json: bool,
 }
 
+/// A share below all.
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..1.0).contains(share));
+    share.ok_or_else(|| format!("{text}: a share is from 0 to below 1, like 0.25"))
+}
+
+fn parse_speed_up(text: &str) -> Result<f64, String> {
+    let times = text.parse().ok().filter(|times: &f64| *times > 0.0 && times.is_finite());
+    times.ok_or_else(|| format!("{text}: a number above 0, like 60"))
+}
+
 /// A size in bytes, with or without a unit.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().map_err(|_| format!("{text}: a size is like 64KiB"))?;
     let unit = match text[digits..].trim() {
@@ -121,6 +175,14 @@ mod tests {
         assert_eq!(parse_size("1 GiB"), Ok(1 << 30));
         assert_eq!(parse_size("17"), Ok(17));
         assert!(parse_size("4KB").is_err() && parse_size("x").is_err());
+    }
+
+    #[test]
+    fn shares() {
+        assert_eq!(parse_share("0.25"), Ok(0.25));
+        assert!(parse_share("1").is_err() && parse_share("-0.1").is_err() && parse_share("nan").is_err());
+        assert_eq!(parse_speed_up("60"), Ok(60.0));
+        assert!(parse_speed_up("0").is_err() && parse_speed_up("inf").is_err());
     }
 
     #[test]

@@ -28,12 +28,12 @@ pub fn target(scenario: &str, url: &str, user: Option<&str>, settings: Settings)
 /// Errors: a sentence.
 pub fn peers(scenario: &str, specs: &[String], settings: Settings) -> Result<bool, String> {
     let settings = settings.placed(true);
-    let scenario = scenarios::named(scenario, &settings)?;
+    let mut scenario = scenarios::named(scenario, &settings)?;
     let cpus = (!settings.server_cpus.is_empty()).then(|| settings.server_cpus.clone());
     let options = Options { cpus, ..Options::default() };
     let mut subjects = Vec::new();
     for spec in specs {
-        let subject = Subject::of_peer(peers::start(spec, &options)?);
+        let subject = Subject::of_peer(peers::start(&scenario.peer(spec)?, &options)?);
         if !subject.is_registry() && !scenario.takes_file_servers() {
             return Err(format!("{spec} only serves files and can't take part in this scenario"));
         }

@@ -81,6 +81,38 @@ impl Blob {
     }
 }
 
+/// Blobs of one length that differ in their last bytes: another one costs a copy, and its digest next to nothing.
+#[derive(Clone)]
+pub struct Series {
+    start: Vec<u8>,
+    hashed: Hasher,
+    /// How many bytes differ, at most 8.
+    end_bytes: usize,
+}
+
+impl Series {
+    /// Blobs of `length` bytes.
+    pub fn new(seed: u64, length: u64) -> Series {
+        let mut start = Noise::new(seed, length).bytes();
+        let end_bytes = start.len().min(8);
+        start.truncate(start.len() - end_bytes);
+        let mut hashed = Hasher::new(Algorithm::Sha256);
+        hashed.update(&start);
+        Series { start, hashed, end_bytes }
+    }
+
+    /// The blob of a number. Those shorter than 8 bytes come again.
+    pub fn blob(&self, number: u64) -> (Vec<u8>, Digest) {
+        let end = &number.to_le_bytes()[..self.end_bytes];
+        let mut hasher = self.hashed.clone();
+        hasher.update(end);
+        let mut bytes = Vec::with_capacity(self.start.len() + end.len());
+        bytes.extend_from_slice(&self.start);
+        bytes.extend_from_slice(end);
+        (bytes, hasher.finish())
+    }
+}
+
 /// Numbers for choices, from a seed.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
@@ -127,5 +159,17 @@ mod tests {
             assert_eq!(Blob::new(5, length).digest, Digest::of(Algorithm::Sha256, &whole));
         }
         assert_ne!(Noise::new(5, 100).bytes(), Noise::new(6, 100).bytes());
+    }
+
+    #[test]
+    fn a_series_of_blobs_has_their_digests() {
+        for length in [0, 3, 8, 9, 1000] {
+            let series = Series::new(7, length);
+            for number in [0, 1, u64::MAX] {
+                let (bytes, digest) = series.blob(number);
+                assert_eq!((bytes.len() as u64, digest), (length, Digest::of(Algorithm::Sha256, &bytes)));
+            }
+        }
+        assert_ne!(Series::new(7, 8).blob(1), Series::new(7, 8).blob(2));
     }
 }

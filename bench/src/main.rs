@@ -4,9 +4,12 @@
 //! on the wire, and `report` shows what came of it.
 
 mod args;
+mod client;
+mod clients;
 mod compare;
 mod content;
 mod cost;
+mod image;
 mod load;
 mod machine;
 mod peers;
@@ -15,6 +18,7 @@ mod report;
 mod result;
 mod scenarios;
 mod subject;
+mod upstream;
 mod wire;
 
 use std::process::ExitCode;

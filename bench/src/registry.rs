@@ -19,6 +19,8 @@ pub struct Registry {
     pub addr: SocketAddr,
     /// What every request says.
     pub origin: Origin,
+    /// `NAME:PASSWORD` that it was last asked for a token with.
+    pub user: Option<String>,
     connection: Option<TcpStream>,
 }
 
@@ -33,7 +35,8 @@ pub struct Reply {
 impl Registry {
     /// The registry at an address.
     pub fn at(addr: SocketAddr) -> Registry {
-        Registry { addr, origin: Origin { host: addr.to_string(), authorization: None }, connection: None }
+        let origin = Origin { host: addr.to_string(), authorization: None };
+        Registry { addr, origin, user: None, connection: None }
     }
 
     /// The registry at `http://host:port`.
@@ -47,16 +50,13 @@ impl Registry {
         let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
         let found = with_port.to_socket_addrs().map_err(|error| format!("{url}: {error}"))?.next();
         let addr = found.ok_or_else(|| format!("{url}: the name has no address"))?;
-        Ok(Registry {
-            addr,
-            origin: Origin { host: host.to_owned(), authorization: None },
-            connection: None,
-        })
+        let origin = Origin { host: host.to_owned(), authorization: None };
+        Ok(Registry { addr, origin, user: None, connection: None })
     }
 
     /// Another client of the same registry.
     pub fn another(&self) -> Registry {
-        Registry { addr: self.addr, origin: self.origin.clone(), connection: None }
+        Registry { addr: self.addr, origin: self.origin.clone(), user: self.user.clone(), connection: None }
     }
 
     /// Sends a request and reads the whole answer. A connection that died while idle is made anew once.
@@ -75,6 +75,7 @@ impl Registry {
     ///
     /// Errors: a sentence.
     pub fn authorize(&mut self, user: Option<&str>, scope: &str) -> Result<(), String> {
+        self.user = user.map(str::to_owned);
         let reply = self.send("GET", "/v2/", "", b"")?;
         let Some(challenge) = reply.head.authenticate.filter(|_| reply.head.status == 401) else {
             return Ok(());

@@ -168,7 +168,8 @@ fn sleep_showing(time: Duration, show: &mut impl FnMut(), ended: impl Fn() -> bo
     }
 }
 
-fn histogram() -> Histogram<u64> {
+/// An empty histogram of nanoseconds.
+pub fn histogram() -> Histogram<u64> {
     // Nanoseconds up to an hour, three digits.
     Histogram::new_with_bounds(1, 3_600_000_000_000, 3)
         .unwrap_or_else(|error| unreachable!("these bounds are allowed: {error}"))
