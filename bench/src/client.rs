@@ -92,9 +92,9 @@ struct Sink {
 
 /// Why there is no answer.
 enum Failure {
-    /// A connection that was kept turned out to be closed: nothing of an answer came.
-    Stale(String),
-    Broken(String),
+    /// The connection was closed. If it was kept and nothing of an answer came, the server may have been tired of it.
+    Closed(String),
+    Wrong(String),
 }
 
 impl Client {
@@ -126,14 +126,15 @@ impl Client {
         statuses: &[u16],
         reading: &Reading,
     ) -> Result<Got, String> {
+        let kept = self.stream.is_some();
         let mut result = self.exchange(request, statuses, reading);
-        if let Err(Failure::Stale(_)) = result {
+        if kept && let Err(Failure::Closed(_)) = result {
             self.stream = None;
             result = self.exchange(request, statuses, reading);
         }
-        result.map_err(|(Failure::Stale(why) | Failure::Broken(why))| {
+        result.map_err(|why| {
             self.stream = None;
-            format!("{} {}: {why}", request.method, request.target)
+            format!("{} {}: {}", request.method, request.target, String::from(why))
         })
     }
 
@@ -143,19 +144,17 @@ impl Client {
         statuses: &[u16],
         reading: &Reading,
     ) -> Result<Got, Failure> {
-        let kept = self.stream.is_some();
-        let failure = |why: String| if kept { Failure::Stale(why) } else { Failure::Broken(why) };
         self.ahead.clear();
         let head =
             self.origin.head(request.method, request.target, request.fields, request.body.len() as u64);
-        let stream = self.stream().map_err(Failure::Broken)?;
+        let stream = self.stream().map_err(Failure::Wrong)?;
         let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(request.body));
-        sent.map_err(|error| failure(format!("it could not be sent: {error}")))?;
-        if self.more().map_err(failure)? == 0 {
-            return Err(failure("the connection was closed without an answer".to_owned()));
+        sent.map_err(|error| Failure::Closed(format!("it could not be sent: {error}")))?;
+        if self.more()? == 0 {
+            return Err(Failure::Closed("the connection was closed without an answer".to_owned()));
         }
         let first_byte = Instant::now();
-        self.answer(request.method == "HEAD", statuses, reading, first_byte).map_err(Failure::Broken)
+        self.answer(request.method == "HEAD", statuses, reading, first_byte).map_err(Failure::Wrong)
     }
 
     fn answer(
@@ -299,25 +298,33 @@ impl Client {
     }
 
     /// Receives behind what is there already.
-    fn more(&mut self) -> Result<usize, String> {
+    fn more(&mut self) -> Result<usize, Failure> {
         let got = self.receive(RecvFlags::empty(), PIECE_BYTES as u64)?;
         self.ahead.extend_from_slice(&self.piece[..got]);
         Ok(got)
     }
 
     /// Receives at most `limit` bytes; with TRUNC the kernel drops them.
-    fn receive(&mut self, flags: RecvFlags, limit: u64) -> Result<usize, String> {
+    fn receive(&mut self, flags: RecvFlags, limit: u64) -> Result<usize, Failure> {
         let limit = match &self.slow {
             Some(slow) => limit.min((slow.bytes_per_s as f64 * SLOW_PERIOD.as_secs_f64()) as u64 + 1),
             None => limit,
         };
         let limit = usize::try_from(limit).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-        let stream = self.stream.as_ref().ok_or("there is no connection")?;
+        let stream =
+            self.stream.as_ref().ok_or_else(|| Failure::Wrong("there is no connection".to_owned()))?;
         match retry_on_intr(|| rustix::net::recv(stream, &mut self.piece[..limit], flags)) {
             Ok((_, got)) => Ok(got),
-            Err(Errno::AGAIN) => Err(format!("nothing came for {} s", TIMEOUT.as_secs())),
-            Err(error) => Err(format!("its answer was cut off: {error}")),
+            Err(Errno::AGAIN) => Err(Failure::Wrong(format!("nothing came for {} s", TIMEOUT.as_secs()))),
+            Err(error) => Err(Failure::Closed(format!("its answer was cut off: {error}"))),
         }
+    }
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> String {
+        let (Failure::Closed(why) | Failure::Wrong(why)) = failure;
+        why
     }
 }
 
@@ -342,5 +349,94 @@ impl<'a> Request<'a> {
     /// A GET without further fields.
     pub fn get(target: &'a str) -> Request<'a> {
         Request { method: "GET", target, ..Request::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        net::{Ipv4Addr, TcpListener},
+    };
+
+    use oci::Digest;
+
+    use super::*;
+
+    /// A client of a server that gives each of its connections one of these answers, whatever is asked, and closes.
+    fn client(answers: &'static [&'static str]) -> Client {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let registry = Registry::at(listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        Client::of(&registry)
+    }
+
+    fn get(client: &mut Client, reading: &Reading) -> Result<Got, String> {
+        client.send(&Request::get("/x"), &[200], reading)
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let digest = Digest::of(Algorithm::Sha256, b"abc");
+        let verify = Reading::Verify { length: 3, digest };
+        let drop = Reading::Drop { length: Some(3) };
+        for (answer, reading, expect) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", &verify, Ok(true)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", &drop, Ok(false)),
+            ("HTTP/1.1 200 OK\r\n\r\nabc", &verify, Ok(true)),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+                &verify,
+                Ok(true),
+            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabd", &verify, Err("digest")),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", &drop, Err("cut off after 2 bytes")),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd", &drop, Err("length is 4 and should be 3")),
+            ("HTTP/1.1 200 OK\r\n\r\nab", &drop, Err("has 2 bytes and should have 3")),
+            ("HTTP/1.1 404 No\r\nContent-Length: 3\r\n\r\nabc", &drop, Err("status 404 and \"abc\"")),
+            ("HTTP/1.1 200 OK\r\nConte", &drop, Err("ended in its head")),
+            ("", &drop, Err("without an answer")),
+        ] {
+            let got = get(&mut client(Box::leak(Box::new([answer]))), reading);
+            match (got, expect) {
+                (Ok(got), Ok(verified)) => assert_eq!((got.verified, got.bytes), (verified, 3), "{answer:?}"),
+                (Err(why), Err(expect)) => assert!(why.contains(expect), "{answer:?}: {why}"),
+                (got, _) => panic!("{answer:?}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_kept_connection_that_was_closed_is_made_anew_once() {
+        const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        let mut client = client(&[OK, OK, ""]);
+        let drop = Reading::Drop { length: Some(3) };
+        assert_eq!(get(&mut client, &drop).unwrap().bytes, 3);
+        assert_eq!(get(&mut client, &drop).unwrap().bytes, 3);
+        let why = get(&mut client, &drop).unwrap_err();
+        assert!(why.contains("GET /x") && why.contains("without an answer"), "{why}");
+    }
+
+    #[test]
+    fn a_slow_reader_is_slow_and_leaves_when_it_may() {
+        const BODY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n";
+        let whole: &'static str = Box::leak(format!("{BODY}{}", "x".repeat(2000)).into_boxed_str());
+        let drop = Reading::Drop { length: Some(2000) };
+        let enough = Arc::new(AtomicBool::new(false));
+        let slow = Slow { bytes_per_s: 10_000, enough: enough.clone() };
+        let began = Instant::now();
+        // What comes with the head is taken at once: at most a period's worth.
+        let got = get(&mut client(Box::leak(Box::new([whole]))).slow(slow.clone()), &drop).unwrap();
+        assert_eq!(got.bytes, 2000);
+        assert!(began.elapsed() > Duration::from_millis(150), "{:?}", began.elapsed());
+        enough.store(true, Ordering::Release);
+        let got = get(&mut client(Box::leak(Box::new([whole]))).slow(slow), &drop).unwrap();
+        assert!(got.bytes < 2000, "{}", got.bytes);
     }
 }

@@ -13,9 +13,10 @@ use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
+    args::Settings,
     client::Got,
     content::Dice,
-    cost, load,
+    cost, load, machine,
     report::progress::Progress,
     result::{Latency, Round},
     subject::Subject,
@@ -136,17 +137,18 @@ pub struct Visits<T> {
     pub rss_max_bytes: u64,
 }
 
-/// Runs a client for each of `arrivals`, pinned in turn to `cpus`, and waits for all. `client` is given its index, when
-/// it was to arrive, and where it counts.
+/// Runs a client for each of `arrivals`, in turn on the client's processors, and waits for all. `client` is given its
+/// index, when it was to arrive, and where it counts.
 ///
 /// Errors: a sentence, if a thread could not be made or the server ended.
 pub fn run<T: Send>(
     subject: &Subject,
+    settings: &Settings,
     label: &str,
-    cpus: &[usize],
     arrivals: &[Duration],
     client: impl Fn(usize, Instant, &Tally) -> T + Sync,
 ) -> Result<Visits<T>, String> {
+    let cpus = &settings.client_cpus;
     let (tally, client) = (Tally::default(), &client);
     // Nobody starts before everybody is there; `None`: somebody could not come.
     let start: OnceLock<Option<Instant>> = OnceLock::new();
@@ -192,12 +194,14 @@ pub fn run<T: Send>(
         let clients: Option<Vec<T>> = joined.collect();
         let clients = clients.ok_or("a client's thread panicked")?;
         progress.done();
-        let processors = if cpus.is_empty() { crate::machine::cpus().len() } else { cpus.len() };
+        let processors = if cpus.is_empty() { machine::cpus().len() } else { cpus.len() };
         let (mut round, kinds) = tally.finish();
         round.seconds = seconds;
         round.cost = cost;
         round.client_busy = client_cpu / (seconds * processors.max(1) as f64).max(1e-9);
-        round.client_bound = round.client_busy > 0.95;
+        let server_busy = cost.cpu_us / 1e6 / (seconds * settings.server_cpus.len().max(1) as f64).max(1e-9);
+        // Whoever has no time left is the limit.
+        round.client_bound = round.client_busy > 0.95 && (subject.peer.is_none() || server_busy < 0.9);
         rss_max_bytes = rss_max_bytes.max(cost.rss_bytes);
         Ok(Visits { round, kinds, clients, rss_max_bytes })
     })

@@ -3,11 +3,7 @@
 use oci::{Algorithm, Digest, MediaType};
 use serde_json::json;
 
-use crate::{
-    content::Blob,
-    registry::Registry,
-    subject::{REPOSITORY, Subject},
-};
+use crate::{content::Blob, registry::Registry, subject::REPOSITORY};
 
 /// What an image's layers are said to be.
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -113,20 +109,20 @@ impl Document {
 }
 
 impl Image {
-    /// Makes an image with layers of these sizes and pushes it, from the layers to the tag.
-    ///
-    /// Errors: a sentence.
-    pub fn push(subject: &mut Subject, seed: u64, sizes: &[u64], tag: &str) -> Result<Image, String> {
-        let layer = |(place, size): (u64, &u64)| subject.give(seed + place, *size);
-        let layers = (0..).zip(sizes).map(layer).collect::<Result<Vec<Blob>, String>>()?;
+    /// The image of these layers.
+    pub fn of(layers: Vec<Blob>) -> Image {
         let config = Document::config(&layers);
         let manifest = Document::manifest(&config, &layers, 0);
-        let index = Document::index(&manifest);
-        let registry = &mut subject.registry;
-        config.push_blob(registry)?;
-        manifest.push_manifest(registry, &manifest.digest.to_string())?;
-        index.push_manifest(registry, tag)?;
-        Ok(Image { index, manifest, config, layers })
+        Image { index: Document::index(&manifest), manifest, config, layers }
+    }
+
+    /// Pushes its documents; the layers are there.
+    ///
+    /// Errors: a sentence.
+    pub fn push(&self, registry: &mut Registry, tag: &str) -> Result<(), String> {
+        self.config.push_blob(registry)?;
+        self.manifest.push_manifest(registry, &self.manifest.digest.to_string())?;
+        self.index.push_manifest(registry, tag)
     }
 }
 

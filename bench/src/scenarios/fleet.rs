@@ -11,7 +11,7 @@ use std::{
 
 use oci::Digest;
 
-use super::{Scenario, size};
+use super::{Scenario, bystanders::raise_descriptors, size};
 use crate::{
     args::Settings,
     client::{Client, Request},
@@ -57,6 +57,7 @@ struct Pull<'a> {
 impl Fleet {
     /// With what the user has set.
     pub fn new(settings: Settings) -> Fleet {
+        raise_descriptors();
         Fleet { settings, image: None, rounds: 0 }
     }
 }
@@ -79,7 +80,11 @@ impl Scenario for Fleet {
     fn prepare(&mut self, _case: &Case, subject: &mut Subject) -> Result<(), String> {
         // Seeds apart from those of other scenarios' blobs.
         let seed = self.settings.seed + 1_000;
-        self.image = Some(Image::push(subject, seed, &self.settings.layers, TAG)?);
+        let layer = |(number, size): (u64, &u64)| subject.give(seed + number, *size);
+        let layers = (0..).zip(&self.settings.layers).map(layer).collect::<Result<_, String>>()?;
+        let image = Image::of(layers);
+        image.push(&mut subject.registry, TAG)?;
+        self.image = Some(image);
         Ok(())
     }
 
@@ -104,12 +109,11 @@ impl Scenario for Fleet {
         };
         let count = usize::try_from(case.connections.unwrap_or(1)).unwrap_or(1);
         let arrivals = self.settings.arrivals.times(count, self.settings.seed + self.rounds);
-        let visits =
-            clients::run(subject, &case.name, &self.settings.client_cpus, &arrivals, |_, due, tally| {
-                let done = pull.image(tally);
-                let took = due.elapsed();
-                done.inspect(|()| tally.took(0, took)).map_err(|why| tally.wrong(why)).ok().map(|()| took)
-            })?;
+        let visits = clients::run(subject, &self.settings, &case.name, &arrivals, |_, due, tally| {
+            let done = pull.image(tally);
+            let took = due.elapsed();
+            done.inspect(|()| tally.took(0, took)).map_err(|why| tally.wrong(why)).ok().map(|()| took)
+        })?;
         let mut round = visits.round;
         let times = visits.clients.iter().flatten().map(|took| took.as_secs_f64()).collect();
         if let Some((first, median, last)) = first_median_last(times) {
@@ -231,5 +235,76 @@ mod tests {
         assert_eq!(round.errors, 5);
         assert!(round.first_error.is_some_and(|why| why.contains("status 404")));
         assert!(!round.figures.contains_key("last_s"));
+    }
+
+    /// A server that shows the image to whoever has the token, and gives that to whoever has the password.
+    fn guarded(image: &Image) -> std::net::SocketAddr {
+        use std::io::{BufRead, BufReader, Write};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut bodies = std::collections::BTreeMap::new();
+        for document in [&image.index, &image.manifest] {
+            bodies.insert(format!("/v2/{REPOSITORY}/manifests/{}", document.digest), document.bytes.clone());
+        }
+        bodies.insert(format!("/v2/{REPOSITORY}/manifests/{TAG}"), image.index.bytes.clone());
+        bodies.insert(format!("/v2/{REPOSITORY}/blobs/{}", image.config.digest), image.config.bytes.clone());
+        for layer in &image.layers {
+            bodies.insert(format!("/v2/{REPOSITORY}/blobs/{}", layer.digest), layer.noise().bytes());
+        }
+        let answer = move |request: &[String]| {
+            let mut words = request[0].split(' ');
+            let (method, target) = (words.next().unwrap(), words.next().unwrap());
+            let says = |line: &str| request.iter().any(|said| said == line);
+            let token = br#"{"token":"t"}"#.to_vec();
+            let (status, body) = if target.starts_with("/token?service=s&scope=repository:bench/blobs:pull") {
+                // user:password
+                (if says("Authorization: Basic dXNlcjpwYXNzd29yZA==") { 200 } else { 403 }, token)
+            } else if !says("Authorization: Bearer t") {
+                (401, Vec::new())
+            } else {
+                bodies.get(target).map_or((404, Vec::new()), |body| (200, body.clone()))
+            };
+            let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{addr}/token\",service=\"s\"");
+            let head =
+                format!("HTTP/1.1 {status} x\r\n{challenge}\r\nContent-Length: {}\r\n\r\n", body.len());
+            if method == "HEAD" { head.into_bytes() } else { [head.into_bytes(), body].concat() }
+        };
+        let serve = move |stream: std::net::TcpStream| {
+            let mut reader = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+            loop {
+                let request: Vec<String> = reader.by_ref().take_while(|line| !line.is_empty()).collect();
+                if request.is_empty() || (&stream).write_all(&answer(&request)).is_err() {
+                    return;
+                }
+            }
+        };
+        let serve = std::sync::Arc::new(serve);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let serve = serve.clone();
+                thread::spawn(move || serve(stream));
+            }
+        });
+        addr
+    }
+
+    #[test]
+    fn each_client_gets_a_token_if_one_is_asked_for() {
+        let image = Image::of(vec![crate::content::Blob::new(1, 5000), crate::content::Blob::new(2, 70)]);
+        let mut registry = Registry::at(guarded(&image));
+        registry.authorize(Some("user:password"), "repository:bench/blobs:pull,push").unwrap();
+        let mut subject = Subject::at(registry);
+        let mut fleet = Fleet::new(settings("fleet", &["--clients", "3", "--verify-every", "1"]));
+        let case = fleet.cases().remove(0);
+        fleet.image = Some(image);
+        let round = fleet.round(&case, &mut subject).unwrap();
+        assert_eq!((round.errors, round.first_error.as_deref()), (0, None));
+        assert_eq!((round.requests, round.verified), (3 * 6, 3 * 5));
+
+        subject.registry.user = Some("user:wrong".to_owned());
+        let round = fleet.round(&case, &mut subject).unwrap();
+        assert_eq!((round.requests, round.errors), (0, 3));
+        assert!(round.first_error.is_some_and(|why| why.contains("a token: status 403")));
     }
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Scenario, size};
+use super::{Scenario, bystanders::raise_descriptors, now_as_seed, size};
 use crate::{
     args::Settings,
     client::{Client, Request, Slow},
@@ -73,8 +73,8 @@ type Times = (f64, f64);
 impl Herd {
     /// With what the user has set.
     pub fn new(settings: Settings) -> Herd {
-        let seed = super::now_as_seed();
-        Herd { settings, upstream: None, rounds: seed }
+        raise_descriptors();
+        Herd { settings, upstream: None, rounds: now_as_seed() }
     }
 
     fn upstream(&mut self) -> Result<&Upstream, String> {
@@ -166,7 +166,7 @@ impl Scenario for Herd {
         let slow = self.settings.slow;
         let roles = roles(count, self.settings.vanish, slow.map_or(0, |slow| slow.count), &blob);
         let arrivals = self.settings.arrivals.times(roles.len(), self.settings.seed + self.rounds);
-        let (cpus, verify_every) = (self.settings.client_cpus.clone(), self.settings.verify_every.max(1));
+        let (settings, verify_every) = (self.settings.clone(), self.settings.verify_every.max(1));
         let upstream = self.upstream()?;
         upstream.offer(&blob.digest, blob.noise().bytes());
         let before = upstream.asked();
@@ -196,7 +196,7 @@ impl Scenario for Herd {
             };
             times.map_err(|why| tally.wrong(why)).ok().flatten()
         };
-        let visits = clients::run(subject, &case.name, &cpus, &arrivals, visit)?;
+        let visits = clients::run(subject, &settings, &case.name, &arrivals, visit)?;
         if !upstream.wait_until_idle(SETTLE_MAX) {
             eprintln!("{} still fetches after {} s", subject.name, SETTLE_MAX.as_secs());
         }

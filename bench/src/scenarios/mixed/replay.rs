@@ -113,7 +113,7 @@ impl Replay<'_> {
                 }
             }
         };
-        let visits = clients::run(subject, &case.name, &settings.client_cpus, &arrivals, visit)?;
+        let visits = clients::run(subject, settings, &case.name, &arrivals, visit)?;
         let mut round = visits.round;
         round.figures.insert("late".to_owned(), late.into_inner() as f64);
         round.figures.insert("left_out".to_owned(), self.trace.skipped as f64);
