@@ -121,12 +121,13 @@ impl Scenario for Herd {
     fn peer(&mut self, spec: &str) -> Result<String, String> {
         let (peer, words) = spec.split_once(':').unwrap_or((spec, ""));
         if peer.ends_with(".toml") {
-            return match self.has_fixed_upstream() {
-                true => Ok(spec.to_owned()),
-                false => Err(format!(
+            if !self.has_fixed_upstream() {
+                return Err(format!(
                     "{spec} has to name its upstream: choose its port with --upstream-listen 127.0.0.1:PORT"
-                )),
-            };
+                ));
+            }
+            // Some caches look for it when they start.
+            return self.upstream().map(|_| spec.to_owned());
         }
         if peer == "gantry" {
             return Err(

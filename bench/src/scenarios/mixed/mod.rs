@@ -105,7 +105,8 @@ struct Client {
     config: Document,
     seeds: Arc<AtomicU64>,
     verify_every: u64,
-    asked: u64,
+    /// Blobs that all clients have asked for.
+    asked: Arc<AtomicU64>,
     at: At,
 }
 
@@ -188,7 +189,8 @@ impl Scenario for Mixed {
                 replay.run(case, subject, &self.settings)?
             }
             None => {
-                let script = |number| Box::new(self.client(subject, number)) as Box<dyn Script>;
+                let asked = Arc::default();
+                let script = |_| Box::new(self.client(subject, &asked)) as Box<dyn Script>;
                 let scripts = (0..case.connections.unwrap_or(1)).map(script).collect();
                 let plan = self.settings.plan(case, subject);
                 let measured = subject.load(&case.name, &plan, &self.settings.pins(), scripts)?;
@@ -209,7 +211,7 @@ fn with_figures(mut round: Round, kinds: &[Latency]) -> Round {
 }
 
 impl Mixed {
-    fn client(&self, subject: &Subject, number: u64) -> Client {
+    fn client(&self, subject: &Subject, asked: &Arc<AtomicU64>) -> Client {
         Client {
             origin: subject.registry.origin.clone(),
             weights: self.settings.weights,
@@ -218,7 +220,7 @@ impl Mixed {
             config: Document::config(&[]),
             seeds: self.seeds.clone(),
             verify_every: self.settings.verify_every.max(1),
-            asked: number,
+            asked: asked.clone(),
             at: At::Start,
         }
     }
@@ -273,8 +275,8 @@ impl Script for Client {
             At::Start | At::Last(_) => self.start(),
             At::Manifest(image) => {
                 let layer = self.images[image].layer;
-                self.asked += 1;
-                let reading = match self.asked % self.verify_every {
+                let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+                let reading = match asked % self.verify_every {
                     0 => Reading::Verify { length: layer.length, digest: layer.digest },
                     _ => Reading::Drop { length: Some(layer.length) },
                 };
@@ -387,9 +389,11 @@ mod tests {
             "1",
             "--weights",
             "pull=2,push=1,head=1,tags=1",
+            "--verify-every",
+            "5",
         ];
         let round = measured(Mixed::new(settings("mixed", &arguments)).unwrap(), &mut subject);
-        assert!(round.requests > 20, "{}", round.requests);
+        assert!(round.requests > 20 && round.verified > 0, "{round:?}");
     }
 
     #[test]
