@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     clients::Arrivals,
+    goals,
     scenarios::{NAMES, SlowReaders, Weights, any_port},
 };
 
@@ -33,6 +34,18 @@ pub enum Command {
         #[arg(long, value_name = "NAME:PASSWORD")]
         user: Option<String>,
         /// How.
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Measures what Gantry has to reach, S1 to S16, beside nginx and other registries that are there.
+    Goals {
+        /// Only these: S1,S9.
+        #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(goals::IDS))]
+        only: Vec<String>,
+        /// One short round of each with less data: says that it works, not how fast.
+        #[arg(long)]
+        quick: bool,
+        /// How. Sizes and connections are given.
         #[command(flatten)]
         settings: Settings,
     },

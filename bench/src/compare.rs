@@ -42,7 +42,10 @@ pub fn peers(scenario: &str, specs: &[String], settings: Settings) -> Result<boo
     finish(&settings, measure(scenario, &settings, subjects)?)
 }
 
-fn measure(
+/// Measures every case of a scenario on these servers, which end with that.
+///
+/// Errors: a sentence.
+pub fn measure(
     mut scenario: Box<dyn Scenario>,
     settings: &Settings,
     mut subjects: Vec<Subject>,
@@ -61,16 +64,19 @@ fn measure(
         }
         for _ in 0..settings.rounds.max(1) {
             for (index, subject) in subjects.iter_mut().enumerate() {
-                let round = scenario.round(case, subject).map_err(|why| format!("{}: {why}", subject.name))?;
+                let round =
+                    scenario.round(case, subject).map_err(|why| format!("{}: {why}", subject.name))?;
                 case.peers[index].rounds.push(round);
             }
         }
     }
-    Ok(Outcome { about, cases })
+    Ok(Outcome { about, cases, goals: Vec::new() })
 }
 
-/// Shows and writes what was found.
-fn finish(settings: &Settings, outcome: Outcome) -> Result<bool, String> {
+/// Shows and writes what was found. Gives whether every answer was right.
+///
+/// Errors: a sentence.
+pub fn finish(settings: &Settings, outcome: Outcome) -> Result<bool, String> {
     if settings.json {
         let json = serde_json::to_string_pretty(&outcome).map_err(|error| error.to_string())?;
         println!("{json}");
@@ -87,7 +93,7 @@ fn finish(settings: &Settings, outcome: Outcome) -> Result<bool, String> {
 impl Settings {
     /// With processors for both sides, if the user has named none and wants some: the first for the servers that
     /// are ours, the second for the client.
-    fn placed(mut self, ours: bool) -> Settings {
+    pub fn placed(mut self, ours: bool) -> Settings {
         let cpus = machine::cpus();
         if self.unpinned || cpus.len() < 2 || !ours {
             return self;

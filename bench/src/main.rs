@@ -10,6 +10,7 @@ mod compare;
 mod content;
 mod cost;
 mod image;
+mod goals;
 mod load;
 mod machine;
 mod peers;
@@ -44,6 +45,7 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Run { scenario, target, user, settings } => {
             compare::target(&scenario, &target, user.as_deref(), settings)
         }
+        Command::Goals { only, quick, settings } => goals::run(&only, quick, settings),
         Command::Compare { scenario, peers, settings } => compare::peers(&scenario, &peers, settings),
     }
 }

@@ -14,6 +14,40 @@ pub struct Outcome {
     pub about: About,
     /// The cases, in the order in which they ran.
     pub cases: Vec<Case>,
+    /// What was to be reached, if the command was about that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goals: Vec<Goal>,
+}
+
+/// Something that is to be reached, and how far that is so.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Goal {
+    /// Its name: `S1`.
+    pub id: String,
+    /// What is measured.
+    pub measure: String,
+    /// The unit, as at the end of a figure's name: `ratio`, `bytes`, `ms`; empty: a plain number.
+    pub unit: String,
+    /// What has to hold; `None`: it is only reported.
+    pub must: Option<Bound>,
+    /// What is aimed at.
+    pub aim: Option<Bound>,
+    /// What was found; `None`: it could not be measured, and the note says why.
+    pub measured: Option<f64>,
+    /// What a reader has to know beside it.
+    pub note: String,
+}
+
+/// What a figure has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// This or less.
+    AtMost(f64),
+    /// Less than this.
+    Below(f64),
+    /// This or more.
+    AtLeast(f64),
 }
 
 /// Where and how something was measured.
@@ -122,6 +156,30 @@ pub struct Cost {
     pub voluntary_switches: u64,
     /// Switches because another thread was due.
     pub involuntary_switches: u64,
+}
+
+impl Bound {
+    /// Whether `value` is within it.
+    pub fn holds(self, value: f64) -> bool {
+        match self {
+            Bound::AtMost(bound) => value <= bound,
+            Bound::Below(bound) => value < bound,
+            Bound::AtLeast(bound) => value >= bound,
+        }
+    }
+}
+
+impl Goal {
+    /// `aim` or `must` if that was reached, `missed` if neither, `–` where nothing has to hold or nothing is known.
+    pub fn verdict(&self) -> &'static str {
+        let reached = |bound: Option<Bound>| bound.zip(self.measured).map(|(bound, value)| bound.holds(value));
+        match (reached(self.aim), reached(self.must)) {
+            (Some(true), Some(true)) => "aim",
+            (_, Some(true)) => "must",
+            (_, Some(false)) => "missed",
+            (_, None) => "–",
+        }
+    }
 }
 
 impl Round {

@@ -68,7 +68,7 @@ impl Subject {
         self.peer.as_ref().is_none_or(|peer| peer.kind() == Kind::Registry)
     }
 
-    /// Gives the server a blob, unless it has been given it already.
+    /// Gives the server a blob, unless it has been given it already, and sees that it serves it.
     ///
     /// Errors: a sentence.
     pub fn give(&mut self, seed: u64, length: u64) -> Result<Blob, String> {
@@ -86,6 +86,12 @@ impl Subject {
                     self.registry.push_blob(REPOSITORY, &blob.digest, length, blob.noise())?;
                 }
             }
+        }
+        if length > 0 {
+            // The first read of a file waits for the disk, if only to note its time.
+            let target = self.blob_target(&blob);
+            let first = self.registry.send("GET", &target, "Range: bytes=0-0\r\n", b"")?;
+            first.expect(&[200, 206], "the first byte of a blob")?;
         }
         self.blobs.insert((seed, length), blob);
         Ok(blob)

@@ -59,6 +59,8 @@ pub struct Options {
 
 /// How long a server may take until it is ready.
 const READY_MAX: Duration = Duration::from_secs(20);
+/// How often it is asked whether it is.
+const READY_LOOK: Duration = Duration::from_millis(1);
 /// How long a server may take to end before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(5);
 /// How much of what a server said before it failed is shown.
@@ -71,6 +73,7 @@ pub struct Peer {
     addr: SocketAddr,
     version: String,
     child: Child,
+    command: Command,
     dir: Dir,
     data: PathBuf,
 }
@@ -131,7 +134,7 @@ impl Peer {
 /// `spec` is a built-in peer with words after colons (`gantry:epoll:log:cores=2`, `nginx:proxy=http://HOST:PORT`) or
 /// the path of a TOML file. The error is a sentence for the user.
 pub fn start(spec: &str, options: &Options) -> Result<Peer, String> {
-    let (recipe, threads) = named(spec, options)?;
+    let (mut recipe, threads) = named(spec, options)?;
     let dir = Dir::make(&recipe.name, options.data_parent.as_deref())?;
     let data = dir.0.join("data");
     let port = free_port().map_err(|error| format!("no free port on 127.0.0.1: {error}"))?;
@@ -154,25 +157,41 @@ pub fn start(spec: &str, options: &Options) -> Result<Peer, String> {
     // Ours, not Gantry's: it would warn of it.
     command.env_remove("GANTRY_BIN");
     command.envs(recipe.env.iter().map(|(name, value)| (name, place.fill(value))));
-    let ready = place.fill(&recipe.ready);
-    let child = command.spawn().map_err(|error| format!("{} does not start: {error}", recipe.name))?;
+    recipe.ready = place.fill(&recipe.ready);
+    let child = spawn(&mut command, &recipe)?;
     let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut peer = Peer { addr, version, child, data, recipe, dir };
-    peer.wait_until_ready(&ready, &log)?;
+    let mut peer = Peer { addr, version, child, command, data, recipe, dir };
+    peer.wait_until_ready()?;
     ready::only_listener(peer.pid(), port)
         .map_err(|error| format!("{} on port {port}: {error}", peer.name()))?;
     Ok(peer)
 }
 
+fn spawn(command: &mut Command, recipe: &Recipe) -> Result<Child, String> {
+    command.spawn().map_err(|error| format!("{} does not start: {error}", recipe.name))
+}
+
 impl Peer {
-    fn wait_until_ready(&mut self, path: &str, log: &Path) -> Result<(), String> {
+    /// Ends it and starts it again with the data that it has. Gives the time from the start until it was ready.
+    /// The error is a sentence for the user.
+    pub fn restart(&mut self) -> Result<Duration, String> {
+        self.stop();
+        let began = Instant::now();
+        self.child = spawn(&mut self.command, &self.recipe)?;
+        self.wait_until_ready()?;
+        Ok(began.elapsed())
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), String> {
+        let log = self.dir.0.join("stderr");
+        let path = self.recipe.ready.clone();
         let end = Instant::now() + READY_MAX;
         let name = self.recipe.name.clone();
         loop {
             if let Some(status) = self.child.try_wait().map_err(|error| format!("{name}: {error}"))? {
-                return Err(format!("{name} ended before it was ready ({status}). It said:\n{}", tail(log)));
+                return Err(format!("{name} ended before it was ready ({status}). It said:\n{}", tail(&log)));
             }
-            let why = match ready::status(self.addr, path) {
+            let why = match ready::status(self.addr, &path) {
                 Ok(status) if status < 500 => return Ok(()),
                 Ok(status) => format!("{path} answers {status}"),
                 Err(error) => error.to_string(),
@@ -181,16 +200,14 @@ impl Peer {
                 let seconds = READY_MAX.as_secs();
                 return Err(format!(
                     "{name} is not ready after {seconds} s ({why}). It said:\n{}",
-                    tail(log)
+                    tail(&log)
                 ));
             }
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(READY_LOOK);
         }
     }
-}
 
-impl Drop for Peer {
-    fn drop(&mut self) {
+    fn stop(&mut self) {
         let signal = |pid: u32, signal| {
             // It may have ended by itself: then there is nobody to tell.
             let _ = Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, signal));
@@ -210,6 +227,12 @@ impl Drop for Peer {
             signal(pid, Signal::KILL);
         }
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::{
-    about,
+    about, goals,
     grid::{self, Grid},
     plot::{self, Plot},
     units,
@@ -36,6 +36,9 @@ pub fn render(outcome: &Outcome) -> Result<String, String> {
         let _ = writeln!(page, "<dt>{}</dt><dd>{}</dd>", Escaped(&name), Escaped(&value));
     }
     page.push_str("</dl>\n<p>Medians of the rounds; in brackets the ratio to the first peer's.</p>\n");
+    if let Some(goals) = goals::grid(&outcome.goals) {
+        table(&goals, &mut page);
+    }
     let overview: Vec<Plot> = plot::throughput(outcome)?.into_iter().chain(plot::cost(outcome)?).collect();
     overview.iter().for_each(|plot| figure(plot, &mut page));
     for case in &outcome.cases {
@@ -170,7 +173,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_is_still_a_page() {
-        let empty = Outcome { about: Default::default(), cases: Vec::new() };
+        let empty = Outcome { about: Default::default(), cases: Vec::new(), goals: Vec::new() };
         assert_balanced(&render(&empty).unwrap());
     }
 }

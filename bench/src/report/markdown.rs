@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    about,
+    about, goals,
     grid::{self, Grid},
 };
 use crate::result::Outcome;
@@ -15,6 +15,9 @@ pub fn render(outcome: &Outcome) -> String {
         let _ = writeln!(text, "- {name}: {}", escape(&value));
     }
     text.push_str("\nMedians of the rounds; in brackets the ratio to the first peer's.\n");
+    if let Some(goals) = goals::grid(&outcome.goals) {
+        table(&goals, &mut text);
+    }
     for case in &outcome.cases {
         table(&grid::of(case), &mut text);
     }

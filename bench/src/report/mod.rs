@@ -3,6 +3,7 @@
 //! Owns: which files there are, and what is said about the machine. A case is laid out once (`grid`) and rendered for
 //! a terminal, as Markdown and as HTML; numbers are written in one way (`units`).
 
+mod goals;
 mod grid;
 mod html;
 mod markdown;
@@ -33,6 +34,9 @@ pub fn write(outcome: &Outcome, to: &Path) -> Result<(), String> {
 
 /// Prints a table for each case.
 pub fn print(outcome: &Outcome) {
+    if let Some(goals) = goals::grid(&outcome.goals) {
+        println!("{}", table::render(&goals));
+    }
     for case in &outcome.cases {
         println!("{}", table::render(&grid::of(case)));
     }
@@ -94,7 +98,7 @@ mod tests {
             versions: [("gantry".to_owned(), "gantry 0.1.0".to_owned())].into(),
         };
         let cases = vec![case(4096, "4 KiB", 16), case(4096, "4 KiB", 64), case(1 << 20, "1 MiB", 16)];
-        Outcome { about, cases }
+        Outcome { about, cases, goals: Vec::new() }
     }
 
     fn rounds(peer: &str, size: u64, slower: f64) -> PeerRounds {

@@ -35,6 +35,9 @@ struct Item {
     file: Option<(PathBuf, File)>,
 }
 
+/// A connection that does one thing and ends.
+pub struct Once(Option<Exchange>);
+
 /// A connection that reads them in turn with all others.
 struct Reader(Arc<Cold>);
 
@@ -69,6 +72,12 @@ impl Cold {
         self.blobs.iter().try_for_each(Item::drop_pages)
     }
 
+    /// The GET of the one with this index.
+    pub fn exchange(&self, index: usize) -> Exchange {
+        let item = &self.blobs[index % self.blobs.len()];
+        Exchange::new(item.request.clone(), &[200], Reading::Drop { length: Some(item.blob.length) })
+    }
+
     /// Where they lie; empty for a server elsewhere.
     pub fn paths(&self) -> Vec<&Path> {
         self.blobs.iter().filter_map(|item| item.file.as_ref().map(|(path, _)| path.as_path())).collect()
@@ -84,6 +93,23 @@ impl Item {
     fn drop_pages(&self) -> Result<(), String> {
         let Some((path, file)) = &self.file else { return Ok(()) };
         fadvise(file, 0, None, Advice::DontNeed).map_err(|error| format!("{}: {error}", path.display()))
+    }
+}
+
+impl Once {
+    /// With that one thing.
+    pub fn boxed(exchange: Exchange) -> Box<dyn Script> {
+        Box::new(Once(Some(exchange)))
+    }
+}
+
+impl Script for Once {
+    fn next(&mut self) -> Option<Exchange> {
+        self.0.take()
+    }
+
+    fn answered(&mut self, _answer: &Answer) -> Result<(), String> {
+        Ok(())
     }
 }
 

@@ -11,6 +11,12 @@ mod neighbours;
 mod push;
 mod ranges;
 
+pub use self::{
+    blobs::Pull,
+    cold::{Cold, Once},
+    push::Push,
+};
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -112,7 +118,7 @@ fn now_as_seed() -> u64 {
 }
 
 /// A GET as bytes that many connections send.
-fn get(subject: &Subject, target: &str, fields: &str) -> Arc<[u8]> {
+pub fn get(subject: &Subject, target: &str, fields: &str) -> Arc<[u8]> {
     subject.registry.origin.request("GET", target, fields, b"").into()
 }
 
