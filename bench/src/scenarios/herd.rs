@@ -1,0 +1,333 @@
+//! `herd`: many clients ask at the same time for one blob that a cache does not have. Its upstream is the bench itself,
+//! slow and counting. Some clients may read slowly, and some vanish in the middle.
+
+use std::{
+    net::SocketAddr,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{Scenario, bystanders::raise_descriptors, now_as_seed, size};
+use crate::{
+    args::Settings,
+    client::{Client, Request, Slow},
+    clients::{self, Tally, first_median_last},
+    content::{Blob, Dice},
+    load::Reading,
+    result::{Case, Round},
+    subject::Subject,
+    upstream::Upstream,
+};
+
+/// What a cache may go on fetching after its clients have gone.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+
+/// `--slow K:BYTES_PER_S`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowReaders {
+    /// How many, beside the other clients.
+    pub count: usize,
+    /// What each of them takes in a second.
+    pub bytes_per_s: u64,
+}
+
+impl FromStr for SlowReaders {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SlowReaders, String> {
+        let parsed = text.split_once(':').and_then(|(count, rate)| {
+            Some(SlowReaders { count: count.parse().ok()?, bytes_per_s: crate::args::parse_size(rate).ok()? })
+        });
+        parsed
+            .filter(|slow| slow.bytes_per_s > 0)
+            .ok_or_else(|| format!("{text}: slow readers are K:BYTES_PER_S, like 8:64KiB"))
+    }
+}
+
+/// The scenario.
+pub struct Herd {
+    settings: Settings,
+    upstream: Option<Upstream>,
+    /// Every round has a blob that nobody has seen.
+    rounds: u64,
+}
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// It takes everything as fast as it comes.
+    Quick,
+    /// It goes after so many bytes.
+    Vanishing(u64),
+    /// It reads slowly until the quick ones are done, and goes.
+    Slow,
+}
+
+/// What a quick client says: seconds to the first byte and to the last.
+type Times = (f64, f64);
+
+impl Herd {
+    /// With what the user has set.
+    pub fn new(settings: Settings) -> Herd {
+        raise_descriptors();
+        Herd { settings, upstream: None, rounds: now_as_seed() }
+    }
+
+    fn upstream(&mut self) -> Result<&Upstream, String> {
+        match &mut self.upstream {
+            Some(upstream) => Ok(upstream),
+            none => {
+                let (addr, rate) = (self.settings.upstream_listen, self.settings.upstream_rate);
+                let cpu = self.settings.client_cpus.first().copied();
+                Ok(none.insert(Upstream::start(addr, rate, cpu)?))
+            }
+        }
+    }
+
+    /// Whether the user knows where the upstream will be before it is there.
+    fn has_fixed_upstream(&self) -> bool {
+        self.settings.upstream_listen.port() != 0
+    }
+}
+
+impl Scenario for Herd {
+    fn cases(&self) -> Vec<Case> {
+        let Settings { slow, vanish, blob_size, upstream_rate, .. } = &self.settings;
+        let slow =
+            slow.map_or(String::new(), |slow| format!(", {} read {}/s", slow.count, size(slow.bytes_per_s)));
+        let vanish = if *vanish > 0.0 { format!(", {}% vanish", vanish * 100.0) } else { String::new() };
+        let case = |clients: &u64| {
+            let (blob, line) = (size(*blob_size), size(*upstream_rate));
+            let mut case = self
+                .settings
+                .case("herd", format!("{clients} clients, {blob} at {line}/s from upstream{slow}{vanish}"));
+            case.size_bytes = Some(*blob_size);
+            case.connections = Some(*clients);
+            case.rate = None;
+            case
+        };
+        self.settings.clients.iter().map(case).collect()
+    }
+
+    /// Caches are no registries either: nothing is pushed to them.
+    fn takes_file_servers(&self) -> bool {
+        true
+    }
+
+    fn peer(&mut self, spec: &str) -> Result<String, String> {
+        let (peer, words) = spec.split_once(':').unwrap_or((spec, ""));
+        if peer.ends_with(".toml") {
+            if !self.has_fixed_upstream() {
+                return Err(format!(
+                    "{spec} has to name its upstream: choose its port with --upstream-listen 127.0.0.1:PORT"
+                ));
+            }
+            // Some caches look for it when they start.
+            return self.upstream().map(|_| spec.to_owned());
+        }
+        if peer == "gantry" {
+            return Err(
+                "gantry can't take part in this scenario yet: it fetches nothing from an upstream until a \
+                        later version"
+                    .to_owned(),
+            );
+        }
+        match words.split(':').next_back() {
+            Some("proxy") => {
+                let addr = self.upstream()?.addr();
+                Ok(format!("{spec}=http://{addr}"))
+            }
+            _ => Err(format!(
+                "{spec} is no cache: this scenario needs peers like nginx:proxy, docker-registry:proxy"
+            )),
+        }
+    }
+
+    fn prepare(&mut self, case: &Case, subject: &mut Subject) -> Result<(), String> {
+        let clients = case.connections.unwrap_or(1);
+        if (self.settings.vanish * clients as f64).round() >= clients as f64 {
+            return Err(format!("of {clients} clients nobody is left: choose a smaller --vanish"));
+        }
+        if subject.peer.is_none() && !self.has_fixed_upstream() {
+            return Err("a cache elsewhere has to fetch from the bench: choose where it can with \
+                        --upstream-listen ADDRESS:PORT, and configure the cache for that"
+                .to_owned());
+        }
+        self.upstream().map(drop)
+    }
+
+    fn round(&mut self, case: &Case, subject: &mut Subject) -> Result<Round, String> {
+        self.rounds += 1;
+        let blob = Blob::new(self.rounds, self.settings.blob_size);
+        let count = usize::try_from(case.connections.unwrap_or(1)).unwrap_or(1);
+        let slow = self.settings.slow;
+        let roles = roles(count, self.settings.vanish, slow.map_or(0, |slow| slow.count), &blob);
+        let arrivals = self.settings.arrivals.times(roles.len(), self.settings.seed + self.rounds);
+        let (settings, verify_every) = (self.settings.clone(), self.settings.verify_every.max(1));
+        let upstream = self.upstream()?;
+        upstream.offer(&blob.digest, blob.noise().bytes());
+        let before = upstream.asked();
+        let target = subject.blob_target(&blob);
+        let quick = AtomicUsize::new(roles.iter().filter(|role| **role == Role::Quick).count());
+        let (enough, asked) = (Arc::new(AtomicBool::new(false)), AtomicU64::new(0));
+        let visit = |index: usize, due: Instant, tally: &Tally| {
+            let times = match roles[index] {
+                Role::Quick => {
+                    let verify = asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(verify_every);
+                    let times = pull(&mut Client::of(&subject.registry), &target, &blob, verify, due, tally);
+                    if quick.fetch_sub(1, Ordering::AcqRel) == 1 {
+                        enough.store(true, Ordering::Release);
+                    }
+                    times.map(Some)
+                }
+                Role::Vanishing(after) => {
+                    leave(&mut Client::of(&subject.registry), &target, Reading::Leave { after })
+                        .map(|()| None)
+                }
+                Role::Slow => {
+                    let bytes_per_s = slow.map_or(1, |slow| slow.bytes_per_s);
+                    let mut client =
+                        Client::of(&subject.registry).slow(Slow { bytes_per_s, enough: enough.clone() });
+                    leave(&mut client, &target, Reading::Drop { length: Some(blob.length) }).map(|()| None)
+                }
+            };
+            times.map_err(|why| tally.wrong(why)).ok().flatten()
+        };
+        let visits = clients::run(subject, &settings, &case.name, &arrivals, visit)?;
+        if !upstream.wait_until_idle(SETTLE_MAX) {
+            eprintln!("{} still fetches after {} s", subject.name, SETTLE_MAX.as_secs());
+        }
+        let asked = upstream.asked().since(before);
+        let mut round = visits.round;
+        let mut figure = |name: &str, value: f64| {
+            round.figures.insert(name.to_owned(), value);
+        };
+        figure("upstream_gets", asked.gets as f64);
+        figure("upstream_heads", asked.heads as f64);
+        figure("upstream_bytes_per_blob_byte", asked.bytes as f64 / blob.length.max(1) as f64);
+        let times: Vec<Times> = visits.clients.into_iter().flatten().collect();
+        if let Some((_, median, last)) = first_median_last(times.iter().map(|(_, last)| *last).collect()) {
+            figure("median_s", median);
+            figure("last_s", last);
+        }
+        if let Some((_, median, last)) = first_median_last(times.iter().map(|(first, _)| *first).collect()) {
+            figure("first_byte_s", median);
+            figure("first_byte_last_s", last);
+        }
+        if visits.rss_max_bytes > 0 {
+            figure("rss_max_bytes", visits.rss_max_bytes as f64);
+        }
+        Ok(round)
+    }
+}
+
+/// Quick and vanishing clients, `count` in all, and the slow ones, in an order that the blob decides.
+fn roles(count: usize, vanish: f64, slow: usize, blob: &Blob) -> Vec<Role> {
+    let mut dice = Dice::new(blob.seed);
+    let vanishing = (vanish * count as f64).round() as usize;
+    let mut roles = vec![Role::Quick; count.saturating_sub(vanishing)];
+    roles.extend((0..vanishing.min(count)).map(|_| Role::Vanishing(dice.below(blob.length))));
+    roles.extend(vec![Role::Slow; slow]);
+    for end in (1..roles.len()).rev() {
+        let other = dice.below(end as u64 + 1) as usize;
+        roles.swap(end, other);
+    }
+    roles
+}
+
+/// A quick client's part.
+fn pull(
+    client: &mut Client,
+    target: &str,
+    blob: &Blob,
+    verify: bool,
+    due: Instant,
+    tally: &Tally,
+) -> Result<Times, String> {
+    let reading = match verify {
+        true => Reading::Verify { length: blob.length, digest: blob.digest },
+        false => Reading::Drop { length: Some(blob.length) },
+    };
+    let got = client.send(&Request::get(target), &[200], &reading)?;
+    let took = due.elapsed();
+    tally.right(&got);
+    tally.took(0, took);
+    Ok((got.first_byte.saturating_duration_since(due).as_secs_f64(), took.as_secs_f64()))
+}
+
+/// The part of a client that leaves: only a wrong start of an answer is its error.
+fn leave(client: &mut Client, target: &str, reading: Reading) -> Result<(), String> {
+    client.send(&Request::get(target), &[200], &reading).map(drop)
+}
+
+/// Where the upstream listens unless the user says so: anywhere on loopback.
+pub fn any_port() -> SocketAddr {
+    (std::net::Ipv4Addr::LOCALHOST, 0).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{registry::Registry, scenarios::tests::settings};
+
+    #[test]
+    fn slow_readers_are_parsed() {
+        assert_eq!("8:64KiB".parse(), Ok(SlowReaders { count: 8, bytes_per_s: 65536 }));
+        for wrong in ["", "8", "8:", ":64", "8:0", "-1:5"] {
+            assert!(wrong.parse::<SlowReaders>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn roles_are_dealt_out() {
+        let blob = Blob { length: 100, ..Blob::new(3, 0) };
+        let roles = roles(20, 0.25, 3, &blob);
+        let count = |wanted: fn(&Role) -> bool| roles.iter().filter(|role| wanted(role)).count();
+        assert_eq!(count(|role| *role == Role::Quick), 15);
+        assert_eq!(count(|role| matches!(role, Role::Vanishing(0..100))), 5);
+        assert_eq!(count(|role| *role == Role::Slow), 3);
+        assert!(roles[..15].iter().any(|role| *role != Role::Quick), "they are mixed: {roles:?}");
+    }
+
+    #[test]
+    fn peers_are_given_their_upstream() {
+        let mut herd = Herd::new(settings("herd", &[]));
+        let given = herd.peer("nginx:log:proxy").unwrap();
+        assert_eq!(given, format!("nginx:log:proxy=http://{}", herd.upstream().unwrap().addr()));
+        assert!(herd.peer("gantry").unwrap_err().contains("later version"));
+        assert!(herd.peer("nginx").unwrap_err().contains("nginx:proxy"));
+        assert!(herd.peer("my/cache.toml").unwrap_err().contains("--upstream-listen"));
+    }
+
+    /// Without a cache in between every client is an upstream GET of its own.
+    #[test]
+    fn the_upstream_counts_what_it_is_asked() {
+        let arguments =
+            ["--clients", "6", "--blob-size", "1MiB", "--upstream-rate", "20MiB", "--slow", "2:64KiB"];
+        let mut herd = Herd::new(settings(
+            "herd",
+            &[&arguments[..], &["--vanish", "0.34", "--verify-every", "1"]].concat(),
+        ));
+        let addr = herd.upstream().unwrap().addr();
+        let mut subject = Subject::at(Registry::at(addr));
+        let case = herd.cases().remove(0);
+        assert!(case.name.contains("2 read 64 KiB/s, 34% vanish"), "{}", case.name);
+        for _ in 0..2 {
+            let round = herd.round(&case, &mut subject).unwrap();
+            assert_eq!((round.errors, round.first_error.as_deref()), (0, None));
+            // Four are quick; the two that vanish and the two that are slow are no results.
+            assert_eq!((round.requests, round.verified, round.bytes), (4, 4, 4 << 20));
+            assert_eq!(round.figures["upstream_gets"], 8.0);
+            assert_eq!(round.figures["upstream_heads"], 0.0);
+            let copies = round.figures["upstream_bytes_per_blob_byte"];
+            assert!((4.0..8.0).contains(&copies), "{copies}");
+            // Four copies at 20 MiB/s; a slow reader would take 16 s.
+            assert!((0.19..8.0).contains(&round.figures["last_s"]), "{}", round.figures["last_s"]);
+            assert!(round.figures["first_byte_s"] <= round.figures["last_s"]);
+        }
+    }
+}
