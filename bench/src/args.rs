@@ -37,6 +37,13 @@ pub enum Command {
         #[command(flatten)]
         settings: Settings,
     },
+    /// Measures bare loops on several runtimes and each way to send a file: why Gantry is built as it is.
+    #[cfg(feature = "runtimes")]
+    Runtimes {
+        /// How.
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Measures what Gantry has to reach, S1 to S16, beside nginx and other registries that are there.
     Goals {
         /// Only these: S1,S9.
