@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line, as people type it.
 
 use std::{net::SocketAddr, path::PathBuf};
 
