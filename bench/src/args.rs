@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line, as people type it.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -33,6 +33,13 @@ pub enum Command {
         /// NAME:PASSWORD, if it wants one.
         #[arg(long, value_name = "NAME:PASSWORD")]
         user: Option<String>,
+        /// How.
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Measures bare loops on several runtimes and each way to send a file: why Gantry is built as it is.
+    #[cfg(feature = "runtimes")]
+    Runtimes {
         /// How.
         #[command(flatten)]
         settings: Settings,

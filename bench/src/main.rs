@@ -9,14 +9,16 @@ mod clients;
 mod compare;
 mod content;
 mod cost;
-mod image;
 mod goals;
+mod image;
 mod load;
 mod machine;
 mod peers;
 mod registry;
 mod report;
 mod result;
+#[cfg(feature = "runtimes")]
+mod runtimes;
 mod scenarios;
 mod subject;
 mod upstream;
@@ -45,6 +47,8 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Run { scenario, target, user, settings } => {
             compare::target(&scenario, &target, user.as_deref(), settings)
         }
+        #[cfg(feature = "runtimes")]
+        Command::Runtimes { settings } => runtimes::run(settings),
         Command::Goals { only, quick, settings } => goals::run(&only, quick, settings),
         Command::Compare { scenario, peers, settings } => compare::peers(&scenario, &peers, settings),
     }

@@ -172,7 +172,8 @@ impl Bound {
 impl Goal {
     /// `aim` or `must` if that was reached, `missed` if neither, `–` where nothing has to hold or nothing is known.
     pub fn verdict(&self) -> &'static str {
-        let reached = |bound: Option<Bound>| bound.zip(self.measured).map(|(bound, value)| bound.holds(value));
+        let reached =
+            |bound: Option<Bound>| bound.zip(self.measured).map(|(bound, value)| bound.holds(value));
         match (reached(self.aim), reached(self.must)) {
             (Some(true), Some(true)) => "aim",
             (_, Some(true)) => "must",
