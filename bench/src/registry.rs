@@ -82,7 +82,8 @@ impl Registry {
         };
         let basic = user.map(|user| format!("Basic {}", base64(user.as_bytes())));
         if challenge.to_ascii_lowercase().starts_with("basic") {
-            self.origin.authorization = Some(basic.ok_or("the registry wants a password: --user NAME:PASSWORD")?);
+            self.origin.authorization =
+                Some(basic.ok_or("the registry wants a password: --user NAME:PASSWORD")?);
             return Ok(());
         }
         let parameter = |name: &str| {
@@ -184,7 +185,11 @@ impl Registry {
     }
 
     fn read(&mut self, to_head: bool) -> Result<Reply, String> {
-        let reply = self.connection.as_mut().ok_or("no connection".to_owned()).and_then(|stream| read(stream, to_head));
+        let reply = self
+            .connection
+            .as_mut()
+            .ok_or("no connection".to_owned())
+            .and_then(|stream| read(stream, to_head));
         if !reply.as_ref().is_ok_and(|reply| reply.head.keeps_alive) {
             self.connection = None;
         }
@@ -258,7 +263,8 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for group in bytes.chunks(3) {
-        let number = group.iter().enumerate().fold(0, |sum, (at, byte)| sum | u32::from(*byte) << (16 - 8 * at));
+        let number =
+            group.iter().enumerate().fold(0, |sum, (at, byte)| sum | u32::from(*byte) << (16 - 8 * at));
         for digit in 0..4 {
             let index = (number >> (18 - 6 * digit) & 63) as usize;
             text.push(if digit <= group.len() { char::from(ALPHABET[index]) } else { '=' });
@@ -273,7 +279,9 @@ mod tests {
 
     #[test]
     fn base64_of_rfc_4648() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
     }

@@ -49,7 +49,8 @@ pub struct Plan {
     pub warm_up: Duration,
     /// What is counted.
     pub time: Duration,
-    /// Processors that the client's threads are pinned to, a thread each; empty: two threads, anywhere.
+    /// Processors that the client's threads are pinned to, a thread each, which never sleeps; empty: two threads,
+    /// anywhere.
     pub cpus: Vec<usize>,
 }
 
@@ -88,7 +89,8 @@ struct Tally {
     unanswered: u64,
     first_error: Option<String>,
     shown: (u64, u64),
-    cpu: Duration,
+    /// What of the time that counted was spent on answers and requests.
+    busy: Duration,
 }
 
 /// Puts the load on: a script for each connection. `measure` runs on the calling thread while it is counted, from the
@@ -124,7 +126,8 @@ pub fn run<T>(
                 if let Some(cpu) = cpu {
                     pin(cpu);
                 }
-                Worker { shared, addr: plan.addr, scripts, pace }.run()
+                let spins = cpu.is_some();
+                Worker { shared, addr: plan.addr, scripts, pace, spins }.run()
             })
         };
         let workers: Vec<_> = shares.into_iter().enumerate().map(start).collect();
@@ -208,7 +211,7 @@ impl Default for Tally {
             unanswered: 0,
             first_error: None,
             shown: (0, 0),
-            cpu: Duration::ZERO,
+            busy: Duration::ZERO,
         }
     }
 }
@@ -256,7 +259,7 @@ impl Tally {
         self.verified += other.verified;
         self.unanswered += other.unanswered;
         self.first_error = self.first_error.take().or(other.first_error);
-        self.cpu += other.cpu;
+        self.busy += other.busy;
     }
 
     fn finish(self, seconds: f64, threads: usize) -> Load {
@@ -264,7 +267,7 @@ impl Tally {
         for kind in &self.latency {
             let _ = all.add(kind);
         }
-        let client_busy = self.cpu.as_secs_f64() / (seconds * threads as f64).max(1e-9);
+        let client_busy = self.busy.as_secs_f64() / (seconds * threads as f64).max(1e-9);
         let mut round = Round {
             seconds,
             requests: self.requests,
