@@ -76,6 +76,7 @@ fn fill(
         warm_up: Duration::ZERO,
         time: SLICE,
         cpus: settings.client_cpus.clone(),
+        shares_at_nice: None,
     };
     let mut done = 0;
     while done < count {

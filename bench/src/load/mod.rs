@@ -52,6 +52,8 @@ pub struct Plan {
     /// Processors that the client's threads are pinned to, a thread each, which never sleeps; empty: two threads,
     /// anywhere.
     pub cpus: Vec<usize>,
+    /// Another load runs on the same processors: sleeps like anybody, and takes its turns by this niceness.
+    pub shares_at_nice: Option<i32>,
 }
 
 /// What a load came to.
@@ -126,7 +128,11 @@ pub fn run<T>(
                 if let Some(cpu) = cpu {
                     pin(cpu);
                 }
-                let spins = cpu.is_some();
+                if let Some(nice) = plan.shares_at_nice {
+                    // Without the right to be preferred it waits for the other, and says so by its latency.
+                    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), nice);
+                }
+                let spins = cpu.is_some() && plan.shares_at_nice.is_none();
                 Worker { shared, addr: plan.addr, scripts, pace, spins }.run()
             })
         };

@@ -95,6 +95,7 @@ impl Settings {
             warm_up: Duration::from_secs_f64(self.warm_up),
             time: Duration::from_secs_f64(self.time),
             cpus: self.client_cpus.clone(),
+            shares_at_nice: None,
         }
     }
 

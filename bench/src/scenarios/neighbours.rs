@@ -77,7 +77,8 @@ impl Neighbours {
             let every = self.settings.verify_every;
             Box::new(Pull::new(request.clone(), blob.length, blob.digest, every, index)) as Box<dyn Script>
         });
-        let plan = self.settings.plan(case, subject);
+        // Alone as well, so that only the neighbours make the difference.
+        let plan = Plan { shares_at_nice: Some(-15), ..self.settings.plan(case, subject) };
         Ok(subject.load(&case.name, &plan, &self.settings.pins(), pulls.collect())?.round)
     }
 
@@ -88,7 +89,8 @@ impl Neighbours {
         subject: &mut Subject,
         neighbours: Vec<Box<dyn Script>>,
     ) -> Result<Round, String> {
-        let plan = Plan { pace: Pace::Closed, ..self.settings.plan(case, subject) };
+        let shares_at_nice = Some(5);
+        let plan = Plan { pace: Pace::Closed, shares_at_nice, ..self.settings.plan(case, subject) };
         let (others, hot) =
             load::run(&plan, neighbours, |_, _, _| (), |_| self.hot_with_stalls(case, subject))?;
         let (mut hot, stalls) = hot?;

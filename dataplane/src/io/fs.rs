@@ -80,9 +80,15 @@ impl Fs {
         Ok(File::new(fd, path, self.faults.clone()))
     }
 
-    /// Opens a file for reading. `None`: there is none of that name.
+    /// Opens a file for reading. `None`: there is none of that name. The kernel reads nothing ahead of what is asked.
     pub fn open_file(&self, path: &str) -> io::Result<Option<File>> {
-        self.open_with(path, OFlags::RDONLY)
+        let file = self.open_with(path, OFlags::RDONLY)?;
+        if let Some(file) = &file {
+            // Its read-ahead is made of pages and requests on the core that asks, as much at a time as the volume
+            // says, which may be 8 MiB. Only a hint, so it may fail.
+            let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random);
+        }
+        Ok(file)
     }
 
     /// Opens a file for reading and writing. `None`: there is none of that name.
