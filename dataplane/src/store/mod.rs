@@ -34,7 +34,7 @@ use std::{
     time::Duration,
 };
 
-use control::{Control, DiskHealth, Epochs, Principal, Writes};
+use control::{Control, DiskHealth, Epoch, Epochs, Principal, Writes};
 use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
 
 use crate::{
@@ -128,9 +128,10 @@ impl Store {
         &self.shared.names
     }
 
-    /// The bytes of this blob could not be read, or ended early: the next push of it replaces them.
-    pub fn suspect(&self, digest: &Digest) {
-        self.shared.suspects.add(digest);
+    /// The bytes that had this name at `epoch` of [`Store::names`] could not be read, or ended early: if they have
+    /// it still, the next push replaces them.
+    pub fn suspect(&self, digest: &Digest, epoch: Epoch) {
+        self.shared.suspect(digest, epoch);
     }
 
     /// Whether that was said, and no push has come since.
@@ -286,6 +287,10 @@ impl Shared {
             None => Ok(()),
             Some(refusal) => Err(Problem::WritesRefused { why: refusal.why() }),
         }
+    }
+
+    fn suspect(&self, digest: &Digest, epoch: Epoch) {
+        self.suspects.add(digest, || self.names.holds(self.names.of_digest(digest), epoch));
     }
 
     fn room_for(&self, more_bytes: u64) -> Result<(), Problem> {
