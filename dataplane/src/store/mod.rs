@@ -17,6 +17,7 @@
 mod doctor;
 mod keeper;
 mod record;
+mod scrub;
 mod sessions;
 mod start;
 mod suspects;
@@ -100,6 +101,12 @@ pub struct StoreCounters {
     pub rehashes: AtomicU64,
     /// Sessions that are open now.
     pub sessions_open: AtomicU64,
+    /// Rows without their whole file, when they were last compared.
+    pub lost_blobs: AtomicU64,
+    /// Files without a row that were older than a commit takes, when they were last compared.
+    pub orphan_files: AtomicU64,
+    /// When both were last compared to the end, seconds since 1970; 0: not yet.
+    pub scrubbed_unix: AtomicU64,
 }
 
 impl Store {

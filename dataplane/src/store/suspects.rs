@@ -1,4 +1,4 @@
-//! Blobs whose bytes could not be read: nobody is told that they are here until a push has replaced them.
+//! Blobs whose bytes could not be read, or whose file has another length: nobody is told that they are here until a push has replaced them.
 //!
 //! Invariants: bounded. A suspicion that finds no place, or that a restart forgot, comes back with the next read.
 
