@@ -66,6 +66,7 @@ async fn answer<M: Metadata>(questions: Questions<M>, ask: Ask) {
             reply(answer, metadata.mount(Mount { repository, digest, from }).await);
         }
         Ask::Home { digests, answer } => reply(answer, metadata.home(digests).await),
+        Ask::HomeAfter { after, most, answer } => reply(answer, metadata.home_after(after, most).await),
         Ask::Commit { batch, answer } => {
             let _keeper_is_gone = answer.send(metadata.commit(batch).await);
         }

@@ -62,6 +62,10 @@ pub const BATCH_MEMBERS_MAX: usize = 256;
 pub const COMMITS_WAITING_MAX: usize = 1024;
 /// Blobs that are remembered as unreadable until they are pushed again; more are found out by each read anew.
 pub const SUSPECTS_MAX: usize = 4096;
+/// Names or rows that the scrub holds; also what one job on the pool looks at, so that others get their turn.
+pub const SCRUB_PAGE: u32 = 64;
+/// Findings that the scrub names in the log; it counts all.
+pub const SCRUB_NAMED_MAX: usize = 8;
 /// Jobs that wait for the pool's threads; more is 503.
 pub const POOL_JOBS_MAX: usize = 4096;
 /// Sockets that wait for a core to take them up; more are answered 503 and closed.
@@ -125,6 +129,8 @@ pub const EXPIRED_A_JOB: usize = 64;
 pub const SYNCS_AT_ONCE: usize = SYNCFS_MEMBERS_MIN;
 /// How long syncfs is left alone when it was slow: somebody else has much to write.
 pub const SYNCFS_REST: Duration = Duration::from_secs(10);
+/// After a start the scrub lets everybody else get going for so long, or for its interval if that is shorter.
+pub const SCRUB_START_AFTER: Duration = Duration::from_secs(300);
 /// Threads for what blocks: names, space, and the disk of the epoll leg.
 pub const POOL_THREADS: usize = 4;
 /// How long an answer that is under way waits before it asks a full pool again.
@@ -160,6 +166,7 @@ const _: () = {
     assert!(SYNCFS_MEMBERS_MIN <= BATCH_MEMBERS_MAX && BATCH_MEMBERS_MAX <= COMMITS_WAITING_MAX);
     assert!(COMMITS_WAITING_MAX <= UPLOAD_SESSIONS_MAX);
     assert!(SYNCFS_AVERAGE_MAX.as_nanos() < SYNCFS_REST.as_nanos());
+    assert!(SCRUB_NAMED_MAX <= SCRUB_PAGE as usize);
     assert!(FORWARDS_MAX < QUESTIONS_MAX);
     assert!(ACCESS_TARGET_BYTES_MAX <= TARGET_BYTES_MAX);
 };
@@ -189,6 +196,12 @@ pub struct Limits {
     pub upload_expiry: Duration,
     /// In-flight requests get this long to finish when the process is asked to stop.
     pub drain_timeout: Duration,
+    /// The scrub rests this long after it has compared all files and rows.
+    pub scrub_interval: Duration,
+    /// Names and rows that it looks at in a second, at most; ≥ 1.
+    pub scrub_rate: u32,
+    /// A file without a row is an orphan when it was last changed so long ago; a younger one may be a push.
+    pub orphan_age: Duration,
 }
 
 impl Default for Limits {
@@ -205,6 +218,9 @@ impl Default for Limits {
             blob_bytes: 100 * 1024 * 1024 * 1024,
             upload_expiry: Duration::from_secs(24 * 3600),
             drain_timeout: Duration::from_secs(30),
+            scrub_interval: Duration::from_secs(24 * 3600),
+            scrub_rate: 1000,
+            orphan_age: Duration::from_secs(3600),
         }
     }
 }

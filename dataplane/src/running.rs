@@ -329,6 +329,10 @@ async fn serve(core: std::rc::Rc<Core>, io: Io, mut inbox: mpsc::Receiver<Messag
             }
         });
     }
+    if core.is_first() {
+        let core = core.clone();
+        io.spawn(async move { core.store.scrub(&core.io, &core.control, &core.limits).await });
+    }
     while let Some(message) = inbox.recv().await {
         match message {
             Message::Socket(fd, peer) => match io.adopt(fd) {
@@ -399,6 +403,14 @@ fn render_store(counters: &StoreCounters, out: &mut String) {
         ("volume_fsyncs", "counter", "syncfs calls on the volume.", &counters.volume_syncs),
         ("directory_fsyncs", "counter", "fsync calls on a directory.", &counters.directory_syncs),
         ("rehashes", "counter", "Uploads that were read once more to hash them.", &counters.rehashes),
+        ("lost_blobs", "gauge", "Blobs whose file the last scrub missed, whole.", &counters.lost_blobs),
+        ("orphan_files", "gauge", "Files of no blob that the last scrub saw.", &counters.orphan_files),
+        (
+            "scrubbed_timestamp_seconds",
+            "gauge",
+            "When the last scrub ended, since 1970; 0 before the first.",
+            &counters.scrubbed_unix,
+        ),
         ("upload_sessions", "gauge", "Upload sessions that are open.", &counters.sessions_open),
     ];
     for (name, kind, help, value) in families {

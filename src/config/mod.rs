@@ -100,6 +100,7 @@ impl TryFrom<RawConfig> for Config {
 fn read_limits(read: &mut Reading) -> (Limits, u64) {
     let default = Limits::default();
     let requests = NonZeroU32::new(default.requests_per_connection).unwrap_or(NonZeroU32::MIN);
+    let scrub_rate = NonZeroU32::new(default.scrub_rate).unwrap_or(NonZeroU32::MIN);
     let limits = Limits {
         header_timeout: read.setting("limits.header_timeout", default.header_timeout),
         body_stall_timeout: read.setting("limits.body_stall_timeout", default.body_stall_timeout),
@@ -112,6 +113,9 @@ fn read_limits(read: &mut Reading) -> (Limits, u64) {
         blob_bytes: read.setting("limits.blob_bytes", Bytes(default.blob_bytes)).0,
         upload_expiry: read.setting("limits.upload_expiry", default.upload_expiry),
         drain_timeout: read.setting("limits.drain_timeout", default.drain_timeout),
+        scrub_interval: read.setting("limits.scrub_interval", default.scrub_interval),
+        scrub_rate: read.setting("limits.scrub_rate", scrub_rate).get(),
+        orphan_age: read.setting("limits.orphan_age", default.orphan_age),
     };
     let reserve = read.setting("limits.reserve_bytes", Bytes(limits::RESERVE_BYTES_MIN));
     (limits, reserve.0)

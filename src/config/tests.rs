@@ -47,6 +47,9 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.blob_bytes", "1TiB", "\"1TiB\""),
     ("limits.upload_expiry", "7d", "\"7d\""),
     ("limits.drain_timeout", "1s", "\"1s\""),
+    ("limits.scrub_interval", "6h", "\"6h\""),
+    ("limits.scrub_rate", "50", "50"),
+    ("limits.orphan_age", "2h", "\"2h\""),
     ("limits.reserve_bytes", "1000", "1000"),
     ("registry.missing_references", "any", "\"any\""),
 ];

@@ -34,6 +34,14 @@ pub(crate) trait Metadata: Send + Sync + 'static {
     /// The sizes in bytes of those blobs that have a committed row, in order.
     fn home(&self, digests: Vec<Digest>) -> impl Future<Output = Result<Vec<Option<u64>>, Problem>> + Send;
 
+    /// At most `most` blobs that have a committed row, after `after`, with their sizes in bytes; by algorithm, then
+    /// by value.
+    fn home_after(
+        &self,
+        after: Option<Digest>,
+        most: u32,
+    ) -> impl Future<Output = Result<Vec<(Digest, u64)>, Problem>> + Send;
+
     /// At most `page.limit` tags after `page.after`, bytewise ascending. `None`: no such repository.
     fn tags(
         &self,

@@ -32,6 +32,30 @@ async fn every_algorithm_is_linked_mounted_and_deleted_alike() {
 }
 
 #[tokio::test]
+async fn all_blobs_that_are_home_are_given_a_page_at_a_time() {
+    let directory = Directory::new();
+    let plane = Plane::open(&directory);
+    assert_eq!(plane.control.home_after(None, 3).await.unwrap(), []);
+    let mut pushed = Vec::new();
+    for (number, algorithm) in Algorithm::ALL.into_iter().cycle().take(7).enumerate() {
+        let digest = Digest::of(algorithm, &[u8::try_from(number).unwrap()]);
+        plane.push_as("a/one", digest, number as u64).await;
+        pushed.push((digest, number as u64));
+    }
+    let (mut found, mut after) = (Vec::new(), None);
+    for len in [3, 3, 1, 0] {
+        let page = plane.control.home_after(after, 3).await.unwrap();
+        assert_eq!(page.len(), len);
+        after = page.last().map(|(digest, _)| *digest).or(after);
+        found.extend(page);
+    }
+    let by_digest = |(digest, _): &(Digest, u64)| digest.to_string();
+    found.sort_by_key(by_digest);
+    pushed.sort_by_key(by_digest);
+    assert_eq!(found, pushed);
+}
+
+#[tokio::test]
 async fn a_mount_needs_a_repository_that_has_the_link() {
     let directory = Directory::new();
     let plane = Plane::open(&directory);

@@ -77,12 +77,21 @@ pub enum Ask {
         /// `true`: linked, and durable. `false`: open an upload instead.
         answer: Answer<bool>,
     },
-    /// Which of these blobs have a committed row, and of what size in bytes. Asked by the keeper only.
+    /// Which of these blobs have a committed row, and of what size in bytes. Asked by the keeper and the scrub.
     Home {
         /// The blobs.
         digests: Vec<Digest>,
         /// One entry a digest, in order.
         answer: Answer<Vec<Option<u64>>>,
+    },
+    /// The next blobs that have a committed row, in an order that never changes. Asked by the scrub only.
+    HomeAfter {
+        /// Exclusive; need not have a row. `None`: from the first.
+        after: Option<Digest>,
+        /// The most entries of the answer, ≥ 1.
+        most: u32,
+        /// With their sizes in bytes; none: there are no more.
+        answer: Answer<Vec<(Digest, u64)>>,
     },
     /// Record pushed blobs and their links: one transaction for all, one savepoint for each.
     /// Their bytes and names are durable when this is asked. Asked by the keeper only. (end-4b, end-6)

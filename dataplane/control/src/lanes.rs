@@ -157,6 +157,16 @@ impl Control {
         reply.await.unwrap_or(Err(Problem::Internal))
     }
 
+    /// See [`Ask::Home`].
+    pub async fn home(&self, digests: Vec<Digest>) -> Result<Vec<Option<u64>>, Problem> {
+        self.ask(|answer| Ask::Home { digests, answer }).await
+    }
+
+    /// See [`Ask::HomeAfter`].
+    pub async fn home_after(&self, after: Option<Digest>, most: u32) -> Result<Vec<(Digest, u64)>, Problem> {
+        self.ask(|answer| Ask::HomeAfter { after, most, answer }).await
+    }
+
     /// See [`Ask::Home`]. Blocks the calling thread: the keeper's, which waits for nothing else meanwhile.
     pub fn home_blocking(&self, digests: Vec<Digest>) -> Result<Vec<Option<u64>>, Problem> {
         let (answer, reply) = oneshot::channel();

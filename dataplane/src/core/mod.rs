@@ -172,8 +172,8 @@ impl Core {
     /// A read of this blob failed. If its file has the name still, a push puts another in its place, and until
     /// then nobody is told that it is here.
     pub fn suspect(&self, blob: &OpenBlob) {
-        if self.has_its_name(blob) {
-            self.store.suspect(&blob.digest);
+        if let Some(epoch) = blob.epoch {
+            self.store.suspect(&blob.digest, epoch);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use oci::Digest;
@@ -38,6 +38,36 @@ pub struct Stat {
     pub changed_unix: u64,
     /// When its bytes were last written, seconds since 1970.
     pub written_unix: u64,
+}
+
+/// A place in a directory. It holds a descriptor and a buffer of the system's, however many names there are.
+/// Clones share the place.
+#[derive(Clone)]
+pub struct Listing {
+    // A mutex, because a job that finds the pool full is dropped, and the place must not go with it.
+    dir: Arc<Mutex<Dir>>,
+    path: Arc<str>,
+    faults: Faults,
+}
+
+impl Listing {
+    /// At most `most` (≥ 1) of the names that were not given yet, in no order; none at the end. A name that comes
+    /// or goes while the directory is read may be among them or not, every other one is, once.
+    pub fn page(&self, most: usize) -> io::Result<Vec<String>> {
+        self.faults.meet(Call::List, &self.path)?;
+        let mut dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut page = Vec::new();
+        while page.len() < most
+            && let Some(entry) = dir.read()
+        {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                page.push(name.into_owned());
+            }
+        }
+        Ok(page)
+    }
 }
 
 /// Room on the volume.
@@ -107,18 +137,18 @@ impl Fs {
 
     /// The names in a directory, in no order.
     pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
-        self.faults.meet(Call::List, path)?;
+        self.listing(path)?.page(usize::MAX)
+    }
+
+    /// The names in a directory, a page at a time.
+    pub fn listing(&self, path: &str) -> io::Result<Listing> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.root, path, flags, Mode::empty())?;
-        let mut listed = Vec::new();
-        for entry in Dir::read_from(&fd)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy();
-            if name != "." && name != ".." {
-                listed.push(name.into_owned());
-            }
-        }
-        Ok(listed)
+        Ok(Listing {
+            dir: Arc::new(Mutex::new(Dir::new(fd)?)),
+            path: path.into(),
+            faults: self.faults.clone(),
+        })
     }
 
     /// Gives the file at `from` a second name. `false`: that name is taken.

@@ -17,6 +17,7 @@
 mod doctor;
 mod keeper;
 mod record;
+mod scrub;
 mod sessions;
 mod start;
 mod suspects;
@@ -34,7 +35,7 @@ use std::{
     time::Duration,
 };
 
-use control::{Control, DiskHealth, Epochs, Principal, Writes};
+use control::{Control, DiskHealth, Epoch, Epochs, Principal, Writes};
 use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
 
 use crate::{
@@ -100,6 +101,12 @@ pub struct StoreCounters {
     pub rehashes: AtomicU64,
     /// Sessions that are open now.
     pub sessions_open: AtomicU64,
+    /// Rows without their whole file, when they were last compared.
+    pub lost_blobs: AtomicU64,
+    /// Files without a row that were older than a commit takes, when they were last compared.
+    pub orphan_files: AtomicU64,
+    /// When both were last compared to the end, seconds since 1970; 0: not yet.
+    pub scrubbed_unix: AtomicU64,
 }
 
 impl Store {
@@ -128,9 +135,10 @@ impl Store {
         &self.shared.names
     }
 
-    /// The bytes of this blob could not be read, or ended early: the next push of it replaces them.
-    pub fn suspect(&self, digest: &Digest) {
-        self.shared.suspects.add(digest);
+    /// The bytes that had this name at `epoch` of [`Store::names`] could not be read, or ended early: if they have
+    /// it still, the next push replaces them.
+    pub fn suspect(&self, digest: &Digest, epoch: Epoch) {
+        self.shared.suspect(digest, epoch);
     }
 
     /// Whether that was said, and no push has come since.
@@ -286,6 +294,10 @@ impl Shared {
             None => Ok(()),
             Some(refusal) => Err(Problem::WritesRefused { why: refusal.why() }),
         }
+    }
+
+    fn suspect(&self, digest: &Digest, epoch: Epoch) {
+        self.suspects.add(digest, || self.names.holds(self.names.of_digest(digest), epoch));
     }
 
     fn room_for(&self, more_bytes: u64) -> Result<(), Problem> {

@@ -1,4 +1,4 @@
-//! Blobs whose bytes could not be read: nobody is told that they are here until a push has replaced them.
+//! Blobs whose bytes could not be read, or whose file has another length: nobody is told that they are here until a push has replaced them.
 //!
 //! Invariants: bounded. A suspicion that finds no place, or that a restart forgot, comes back with the next read.
 
@@ -24,9 +24,11 @@ pub(super) struct Suspects {
 }
 
 impl Suspects {
-    pub(super) fn add(&self, digest: &Digest) {
+    /// `still`: its name has the bytes that are suspected. It is asked between two clearings, so that a file that
+    /// was just put in their place is not blamed for them.
+    pub(super) fn add(&self, digest: &Digest, still: impl FnOnce() -> bool) {
         let mut digests = self.digests();
-        if digests.len() < SUSPECTS_MAX {
+        if digests.len() < SUSPECTS_MAX && still() {
             digests.insert(*digest);
             self.count.store(digests.len(), Ordering::Release);
         }
@@ -36,13 +38,11 @@ impl Suspects {
         self.count.load(Ordering::Acquire) > 0 && self.digests().contains(digest)
     }
 
-    /// Its name has other bytes now.
+    /// Its name has other bytes now. Always takes the lock: somebody may be about to add it.
     pub(super) fn clear(&self, digest: &Digest) {
-        if self.count.load(Ordering::Acquire) > 0 {
-            let mut digests = self.digests();
-            digests.remove(digest);
-            self.count.store(digests.len(), Ordering::Release);
-        }
+        let mut digests = self.digests();
+        digests.remove(digest);
+        self.count.store(digests.len(), Ordering::Release);
     }
 
     fn digests(&self) -> MutexGuard<'_, HashSet<Digest>> {
@@ -60,13 +60,15 @@ mod tests {
     fn suspects_are_bounded_and_a_place_is_given_again() {
         let digest = |number: usize| Digest::of(Algorithm::Sha256, &number.to_le_bytes());
         let suspects = Suspects::default();
-        (0..=SUSPECTS_MAX).for_each(|number| suspects.add(&digest(number)));
+        (0..=SUSPECTS_MAX).for_each(|number| suspects.add(&digest(number), || true));
         assert!((0..SUSPECTS_MAX).all(|number| suspects.has(&digest(number))));
         assert!(!suspects.has(&digest(SUSPECTS_MAX)));
         suspects.clear(&digest(7));
-        suspects.add(&digest(SUSPECTS_MAX));
+        suspects.add(&digest(SUSPECTS_MAX), || true);
         assert!(suspects.has(&digest(SUSPECTS_MAX)) && !suspects.has(&digest(7)));
         (0..=SUSPECTS_MAX).for_each(|number| suspects.clear(&digest(number)));
         assert!(!suspects.has(&digest(SUSPECTS_MAX)));
+        suspects.add(&digest(7), || false);
+        assert!(!suspects.has(&digest(7)), "its name has other bytes by now");
     }
 }

@@ -7,5 +7,6 @@ mod keeper;
 mod plane;
 mod restart;
 mod rig;
+mod scrub;
 mod suspects;
 mod uploads;

@@ -92,6 +92,14 @@ impl Plane {
         Client { stream, unread: Vec::new() }
     }
 
+    /// The value of a sample that has no labels.
+    pub fn metric(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        self.running.shared().render_metrics(&mut text);
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
     pub fn end(self) {
         drop((self.questions, self.forwards));
         self.running.stop(Duration::from_secs(30));

@@ -8,6 +8,7 @@ mod kill;
 mod lock;
 mod races;
 mod refused_writes;
+mod scrub;
 mod sessions;
 mod start;
 mod state_files;

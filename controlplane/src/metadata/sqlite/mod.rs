@@ -258,6 +258,10 @@ impl Metadata for Sqlite {
         self.readers.read(move |connection| reads::home(connection, &digests)).await
     }
 
+    async fn home_after(&self, after: Option<Digest>, most: u32) -> Result<Vec<(Digest, u64)>, Problem> {
+        self.readers.read(move |connection| reads::home_after(connection, after, most)).await
+    }
+
     async fn tags(&self, repository: RepositoryName, page: Page) -> Result<Option<Listed>, Problem> {
         self.readers.read(move |connection| reads::tags(connection, &repository, &page)).await
     }

@@ -142,6 +142,24 @@ pub(super) fn home(connection: &Connection, digests: &[Digest]) -> Sql<Vec<Optio
     Ok(found)
 }
 
+const HOME_AFTER: &str = "SELECT digest, size_bytes FROM blob
+     WHERE digest > coalesce(?1, x'') AND state = ?2 ORDER BY digest LIMIT ?3";
+
+/// A page of the blobs that are home, with their sizes.
+pub(super) fn home_after(
+    connection: &Connection,
+    after: Option<Digest>,
+    most: u32,
+) -> Sql<Vec<(Digest, u64)>> {
+    connection
+        .prepare_cached(HOME_AFTER)?
+        .query_map(params![after.map(DigestColumn), HOME, most], |row| {
+            let DigestColumn(digest) = row.get(0)?;
+            Ok((digest, row.get(1)?))
+        })?
+        .collect()
+}
+
 /// A page of tags; `None`: no such repository.
 pub(super) fn tags(connection: &Connection, name: &RepositoryName, page: &Page) -> Sql<Option<Listed>> {
     let transaction = connection.unchecked_transaction()?;
@@ -218,6 +236,18 @@ fn referrers_sql(of_one_type: bool) -> String {
 mod tests {
     use super::*;
     use crate::metadata::sqlite::migrations;
+
+    /// The last page of a million blobs costs what the first does.
+    #[test]
+    fn a_page_of_blobs_begins_where_the_last_one_ended() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrations::run(&mut connection).unwrap();
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {HOME_AFTER}")).unwrap();
+        let steps =
+            statement.query_map(params![None::<i64>, HOME, 1], |row| row.get::<_, String>(3)).unwrap();
+        let plan = steps.collect::<Sql<Vec<String>>>().unwrap();
+        assert_eq!(plan, ["SEARCH blob USING PRIMARY KEY (digest>?)"]);
+    }
 
     /// A page of few referrers among many is found without looking at the many, and comes in order as it is.
     #[test]
