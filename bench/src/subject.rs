@@ -37,11 +37,9 @@ pub struct Measured {
     pub flushes: Option<u64>,
 }
 
-/// How long and on which processors.
+/// On which processors.
 #[derive(Clone, Debug)]
 pub struct Pins {
-    /// Of the client's threads, one each.
-    pub client: Vec<usize>,
     /// Of the server.
     pub server: Vec<usize>,
 }
@@ -129,7 +127,7 @@ impl Subject {
         pins: &Pins,
         scripts: Vec<Box<dyn Script>>,
     ) -> Result<Measured, String> {
-        let progress = Progress::new(&format!("{} · {label}", self.name), plan.warm_up + plan.time);
+        let progress = Progress::new(format!("{} · {label}", self.name), plan.warm_up + plan.time);
         let tick = |requests, errors, p99_us| progress.tick(requests, errors, p99_us);
         let (load, measured) = load::run(plan, scripts, tick, |sleep| {
             let (before, flushes_before) = (self.cost()?, self.flushes());

@@ -5,9 +5,8 @@ use oci::MediaType;
 use crate::{
     args::Settings,
     image::Document,
-    load::Script,
     result::{Case, Round},
-    scenarios::{Pull, Scenario, get},
+    scenarios::{Scenario, get, pulls},
     subject::{REPOSITORY, Subject},
 };
 
@@ -63,9 +62,7 @@ impl Scenario for Tagged {
             (request, manifest.bytes.len() as u64, manifest.digest)
         };
         let every = self.settings.verify_every;
-        let pull =
-            |index| Box::new(Pull::new(request.clone(), length, digest, every, index)) as Box<dyn Script>;
-        let scripts = (0..case.connections.unwrap_or(1)).map(pull).collect();
+        let scripts = pulls(case.connections.unwrap_or(1), &request, length, digest, every);
         let plan = self.settings.plan(case, subject);
         Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round)
     }

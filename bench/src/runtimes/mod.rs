@@ -23,11 +23,10 @@ use crate::{
     args::Settings,
     compare,
     content::Noise,
-    load::{self, Script},
-    machine,
+    load, machine,
     registry::Registry,
     result::{Case, Outcome, PeerRounds, Round},
-    scenarios::{Pull, get, size},
+    scenarios::{get, pulls, size},
     subject::Subject,
 };
 use sending::Way;
@@ -136,15 +135,13 @@ fn measure(mut case: Case, loops: &[Running], answer: &Answer, settings: &Settin
     for _ in 0..settings.rounds.max(1) {
         for (index, running) in loops.iter().enumerate() {
             let request = get(&running.subject, "/", "");
-            let scripts = (0..case.connections.unwrap_or(1)).map(|start| {
-                let length = answer.body.len() as u64;
-                let every = settings.verify_every;
-                Box::new(Pull::new(request.clone(), length, digest, every, start)) as Box<dyn Script>
-            });
+            let length = answer.body.len() as u64;
+            let connections = case.connections.unwrap_or(1);
+            let scripts = pulls(connections, &request, length, digest, settings.verify_every);
             let plan = settings.plan(&case, &running.subject);
             let (load, cpu_us) = load::run(
                 &plan,
-                scripts.collect(),
+                scripts,
                 |_, _, _| (),
                 |sleep| {
                     let before = cpu_us(running.tid)?;

@@ -1,6 +1,9 @@
 //! `blobs`: GETs of one size.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use oci::Digest;
 
@@ -18,13 +21,13 @@ pub struct Blobs {
 }
 
 /// A connection that asks for one blob over and over.
-pub struct Pull {
+struct Pull {
     request: Arc<[u8]>,
     length: u64,
     digest: Digest,
-    /// Every so many bodies one is hashed.
+    /// Every so many bodies one is hashed, whichever connection it comes by.
     verify_every: u64,
-    asked: u64,
+    asked: Arc<AtomicU64>,
 }
 
 impl Blobs {
@@ -61,27 +64,35 @@ impl Scenario for Blobs {
     fn round(&mut self, case: &Case, subject: &mut Subject) -> Result<Round, String> {
         let blob = subject.give(self.settings.seed, case.size_bytes.unwrap_or(0))?;
         let request = get(subject, &subject.blob_target(&blob), "");
-        let scripts = (0..case.connections.unwrap_or(1)).map(|index| {
-            let pull =
-                Pull::new(request.clone(), blob.length, blob.digest, self.settings.verify_every, index);
-            Box::new(pull) as Box<dyn Script>
-        });
+        let every = self.settings.verify_every;
+        let scripts = pulls(case.connections.unwrap_or(1), &request, blob.length, blob.digest, every);
         let plan = self.settings.plan(case, subject);
-        Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts.collect())?.round)
+        Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round)
     }
 }
 
-impl Pull {
-    /// `start` sets the connections apart, so that they don't hash at the same time.
-    pub fn new(request: Arc<[u8]>, length: u64, digest: Digest, verify_every: u64, start: u64) -> Pull {
-        Pull { request, length, digest, verify_every: verify_every.max(1), asked: start }
-    }
+/// `connections` that ask for one body over and over. Of all bodies one in `verify_every` is hashed, the first included.
+pub fn pulls(
+    connections: u64,
+    request: &Arc<[u8]>,
+    length: u64,
+    digest: Digest,
+    verify_every: u64,
+) -> Vec<Box<dyn Script>> {
+    let asked = Arc::new(AtomicU64::new(0));
+    let pull = || Pull {
+        request: request.clone(),
+        length,
+        digest,
+        verify_every: verify_every.max(1),
+        asked: asked.clone(),
+    };
+    (0..connections).map(|_| Box::new(pull()) as Box<dyn Script>).collect()
 }
 
 impl Script for Pull {
     fn next(&mut self) -> Option<Exchange> {
-        self.asked += 1;
-        let reading = if self.asked % self.verify_every == 0 {
+        let reading = if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(self.verify_every) {
             Reading::Verify { length: self.length, digest: self.digest }
         } else {
             Reading::Drop { length: Some(self.length) }

@@ -7,13 +7,12 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use super::{
     Scenario,
-    blobs::Pull,
+    blobs::pulls,
     bystanders::{Bystanders, raise_descriptors},
     get,
 };
 use crate::{
     args::Settings,
-    load::Script,
     result::{Case, Round},
     subject::Subject,
 };
@@ -51,10 +50,10 @@ impl Idle {
     fn good_client(&self, case: &Case, subject: &mut Subject) -> Result<Round, String> {
         let blob = subject.give(self.settings.seed, case.size_bytes.unwrap_or(0))?;
         let request = get(subject, &subject.blob_target(&blob), "");
-        let pull = Pull::new(request, blob.length, blob.digest, self.settings.verify_every, 0);
+        let every = self.settings.verify_every;
+        let script = pulls(1, &request, blob.length, blob.digest, every);
         let plan = self.settings.plan(case, subject);
-        let script: Box<dyn Script> = Box::new(pull);
-        Ok(subject.load(&case.name, &plan, &self.settings.pins(), vec![script])?.round)
+        Ok(subject.load(&case.name, &plan, &self.settings.pins(), script)?.round)
     }
 }
 

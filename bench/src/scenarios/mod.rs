@@ -12,7 +12,7 @@ mod push;
 mod ranges;
 
 pub use self::{
-    blobs::Pull,
+    blobs::pulls,
     cold::{Cold, Once},
     push::Push,
 };
@@ -82,9 +82,9 @@ pub fn named(name: &str, settings: &Settings) -> Result<Box<dyn Scenario>, Strin
 pub const NAMES: &[&str] = &["blobs", "ranges", "push", "neighbours", "idle", "fleet", "herd", "mixed"];
 
 impl Settings {
-    /// The processors of both sides. On one processor both share it.
+    /// The processors of the server.
     pub fn pins(&self) -> Pins {
-        Pins { client: self.client_cpus.clone(), server: self.server_cpus.clone() }
+        Pins { server: self.server_cpus.clone() }
     }
 
     /// A load on `subject` as the user wants it, for a case.
@@ -127,8 +127,8 @@ pub fn get(subject: &Subject, target: &str, fields: &str) -> Arc<[u8]> {
 pub fn size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
-        _ if bytes % (1 << 30) == 0 => format!("{} GiB", bytes >> 30),
-        _ if bytes % (1 << 20) == 0 => format!("{} MiB", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
         _ => format!("{} KiB", bytes >> 10),
     }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     Scenario,
-    blobs::Pull,
+    blobs::pulls,
     bystanders::{Bystanders, raise_descriptors},
     cold::Cold,
     get,
@@ -73,13 +73,11 @@ impl Neighbours {
     fn hot(&self, case: &Case, subject: &mut Subject) -> Result<Round, String> {
         let blob = subject.give(self.settings.seed, case.size_bytes.unwrap_or(0))?;
         let request = get(subject, &subject.blob_target(&blob), "");
-        let pulls = (0..case.connections.unwrap_or(1)).map(|index| {
-            let every = self.settings.verify_every;
-            Box::new(Pull::new(request.clone(), blob.length, blob.digest, every, index)) as Box<dyn Script>
-        });
+        let every = self.settings.verify_every;
+        let scripts = pulls(case.connections.unwrap_or(1), &request, blob.length, blob.digest, every);
         // Alone as well, so that only the neighbours make the difference.
         let plan = Plan { shares_at_nice: Some(-15), ..self.settings.plan(case, subject) };
-        Ok(subject.load(&case.name, &plan, &self.settings.pins(), pulls.collect())?.round)
+        Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round)
     }
 
     /// The hot blob beside scripts that go as fast as they can.

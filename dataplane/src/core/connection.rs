@@ -160,7 +160,13 @@ impl Connection {
         let began = core.io.now();
         core.turn_began.set(began);
         let step = self.advance(core, began);
-        if core.io.now().since(began) > STALL {
+        // After an answer that was sent whole, nothing but a look at the socket has happened.
+        let finished = core.last_finish.get();
+        let ended = match step {
+            Step::Read(_) if finished > began => finished,
+            _ => core.io.now(),
+        };
+        if ended.since(began) > STALL {
             core.counters.stall();
         }
         step
@@ -467,7 +473,9 @@ impl Connection {
     /// Counts a request whose answer is sent, or can't be any more (status 0 or 499).
     fn finish(&mut self, core: &Core, status: u16) {
         let Some(mut exchange) = self.exchange.take() else { return };
-        let took = core.io.now().since(exchange.began);
+        let now = core.io.now();
+        core.last_finish.set(now);
+        let took = now.since(exchange.began);
         core.counters.request(exchange.label, status, took, exchange.sent_bytes);
         if let Some(mut record) = exchange.record.take() {
             record.end(status, exchange.sent_bytes, self.incoming.received_bytes(), took);

@@ -63,6 +63,8 @@ pub struct Core {
     spare_exchanges: RefCell<Vec<Box<Exchange>>>,
     /// When the connection that has its turn got it: a clock that is free.
     turn_began: Cell<Instant>,
+    /// When an answer was last sent whole, or given up.
+    last_finish: Cell<Instant>,
     date: Cell<HttpDate>,
     collected_bytes: Cell<usize>,
     draining: Cell<bool>,
@@ -123,6 +125,7 @@ impl Core {
             spare_heads: RefCell::default(),
             spare_exchanges: RefCell::default(),
             turn_began: Cell::new(Instant::now()),
+            last_finish: Cell::new(Instant::now()),
             date: Cell::new(HttpDate::at(unix_time())),
             collected_bytes: Cell::new(0),
             draining: Cell::new(false),
