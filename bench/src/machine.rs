@@ -19,6 +19,7 @@ pub fn about() -> About {
         command: command(env::args()),
         started_unix: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         kernel: format!("{} {}", read("/proc/sys/kernel/ostype"), read("/proc/sys/kernel/osrelease")),
+        congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
         // Arm has no model's name there.
         cpu: value(&cpuinfo, "model name").unwrap_or_else(|| env::consts::ARCH.to_owned()),
         cpus: cpus().len(),

@@ -59,6 +59,9 @@ pub struct About {
     pub started_unix: u64,
     /// The kernel's name and release.
     pub kernel: String,
+    /// How TCP is paced: `cubic`, `bbr`.
+    #[serde(default)]
+    pub congestion_control: String,
     /// The processor's model.
     pub cpu: String,
     /// Processors that may be used.

@@ -49,6 +49,7 @@ fn about(about: &About) -> Vec<(String, String)> {
         ("begun", date(about.started_unix)),
         ("commit", about.commit.clone().unwrap_or_else(|| "not run in its source tree".to_owned())),
         ("kernel", about.kernel.clone()),
+        ("congestion control", about.congestion_control.clone()),
         ("processor", format!("{} ({} usable)", about.cpu, about.cpus)),
         ("memory", units::size(about.memory_bytes)),
     ];
@@ -91,6 +92,7 @@ mod tests {
             command: "gantry-bench compare blobs --peers 'a<b>'".to_owned(),
             started_unix: 1_769_903_940,
             kernel: "Linux 6.1".to_owned(),
+            congestion_control: "cubic".to_owned(),
             cpu: "A & B".to_owned(),
             cpus: 2,
             memory_bytes: 4 << 30,
