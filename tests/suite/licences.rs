@@ -76,14 +76,18 @@ struct Package {
     dependencies: Vec<String>,
 }
 
-fn packages() -> Vec<Package> {
+/// What cargo knows of this workspace.
+fn metadata(args: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args(["metadata", "--format-version", "1", "--locked", "--offline"]);
-    command.args(["--filter-platform", "x86_64-unknown-linux-gnu"]);
+    command.args(["metadata", "--format-version", "1", "--locked", "--offline"]).args(args);
     let output = command.output().expect("cargo runs the tests, so it is there");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
+    serde_json::from_slice(&output.stdout).expect("cargo prints JSON")
+}
+
+fn packages() -> Vec<Package> {
+    let metadata = metadata(&["--filter-platform", "x86_64-unknown-linux-gnu"]);
     let nodes = metadata["resolve"]["nodes"].as_array().expect("a resolved graph");
     let used: BTreeSet<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).collect();
     let all = metadata["packages"].as_array().expect("packages");
@@ -199,6 +203,15 @@ fn everything_comes_from_the_registry() {
         let known = package.source.is_empty() || package.source.starts_with("registry+");
         assert!(known, "{} comes from {}", package.name, package.source);
     }
+}
+
+/// The README's first command. Cargo asks which program is meant as soon as two packages of the workspace have one.
+#[test]
+fn cargo_run_is_the_registry() {
+    let metadata = metadata(&["--no-deps"]);
+    let packages = metadata["packages"].as_array().expect("packages");
+    let default_runs = packages.iter().filter_map(|package| package["default_run"].as_str());
+    assert_eq!(default_runs.collect::<Vec<_>>(), ["gantry"]);
 }
 
 #[test]
