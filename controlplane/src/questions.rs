@@ -51,6 +51,8 @@ async fn answer<M: Metadata>(questions: Questions<M>, ask: Ask) {
         Ask::Link { repository, digest, principal: _, answer } => {
             reply(answer, metadata.link(repository, digest).await);
         }
+        // There are no upstreams yet, so nobody has a link to one.
+        Ask::Fetch { answer, .. } => reply(answer, Ok(None)),
         Ask::Manifest { repository, reference, principal: _, answer } => {
             reply(answer, metadata.manifest(repository, reference).await);
         }

@@ -50,6 +50,8 @@ pub struct Settings {
     pub reserve_bytes: u64,
     /// Bounds.
     pub limits: limits::Limits,
+    /// The upstreams by name.
+    pub namespaces: std::sync::Arc<oci::Namespaces>,
 }
 
 /// Whether an earlier process left the mark of a disk error in this data directory.

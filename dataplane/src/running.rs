@@ -162,6 +162,7 @@ pub fn start(
             counters: counters.clone(),
             index,
             epochs: joints.epochs.clone(),
+            namespaces: settings.namespaces.clone(),
             access,
         };
         let alarm = Alarm { thread: "core", failed: joints.failed.clone() };

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 use crate::digest::{Algorithm, Digest, DigestError};
 use crate::method::Method;
 use crate::name::{Reference, RepositoryName, Tag, UploadId};
+use crate::namespaces::Within;
 use crate::page::Page;
 use crate::percent;
 use crate::problem::Problem;
@@ -156,23 +157,23 @@ impl Endpoint {
     /// `DigestInvalid`, `TagInvalid`, `PaginationNumberInvalid`, `BlobUploadInvalid`, `RequestMalformed` (400);
     /// `ReferenceInvalid` and `BlobUploadUnknown` (404); `TooManyTags` (414).
     pub fn parse(method: Method, target: &[u8]) -> Result<Endpoint, Problem> {
-        if !target.starts_with(b"/") {
-            return Err(Problem::RequestMalformed { why: "the request target is not a path" });
-        }
-        let question = target.iter().position(|byte| *byte == b'?');
-        let (path, query) = match question {
-            Some(at) => (&target[..at], Query(&target[at + 1..])),
-            None => (target, Query(&[])),
-        };
-        let path = percent::decode(path).map_err(|percent::BadEscape| Problem::RequestMalformed {
-            why: "a % in the path is no escape",
-        })?;
-        match path.as_ref() {
-            b"/v2" => Route::Base.ask(method, query),
+        let target = Target::split(target)?;
+        Endpoint::route(method, &target.path, target.query, Within::nobody())
+    }
+
+    /// The same of a decoded path, whose names belong where `within` says.
+    pub(crate) fn route(
+        method: Method,
+        path: &[u8],
+        query: Query<'_>,
+        within: Within<'_>,
+    ) -> Result<Endpoint, Problem> {
+        match path {
+            b"/v2" => Route::Base.ask(method, query, within),
             [b'/', b'v', b'2', b'/', rest @ ..] => {
                 // A name, reference or id is ASCII, so what is not text is no path of ours.
                 let rest = std::str::from_utf8(rest).map_err(|_not_text| Problem::NameInvalid)?;
-                Route::find(rest).ok_or(Problem::NotFound)?.ask(method, query)
+                Route::find(rest).ok_or(Problem::NotFound)?.ask(method, query, within)
             }
             _ => Ok(Endpoint::Fixed),
         }
@@ -268,55 +269,54 @@ impl<'a> Route<'a> {
         }
     }
 
-    fn ask(self, method: Method, query: Query<'_>) -> Result<Endpoint, Problem> {
+    fn ask(self, method: Method, query: Query<'_>, within: Within<'_>) -> Result<Endpoint, Problem> {
         use Method::{Delete, Get, Head, Patch, Post, Put};
         Ok(match (self, method) {
             (Route::Base, Get | Head) => Endpoint::Base,
             (Route::Catalog, Get | Head) => Endpoint::Catalog(query.page()?),
             (Route::Blob { name, digest }, Get | Head) => {
-                Endpoint::GetBlob { repository: RepositoryName::parse(name)?, digest: Digest::parse(digest)? }
+                Endpoint::GetBlob { repository: within.repository(name)?, digest: Digest::parse(digest)? }
             }
-            (Route::Blob { name, digest }, Delete) => Endpoint::DeleteBlob {
-                repository: RepositoryName::parse(name)?,
-                digest: Digest::parse(digest)?,
-            },
+            (Route::Blob { name, digest }, Delete) => {
+                Endpoint::DeleteBlob { repository: within.repository(name)?, digest: Digest::parse(digest)? }
+            }
             (Route::Manifest { name, reference }, Get | Head) => Endpoint::GetManifest {
-                repository: RepositoryName::parse(name)?,
+                repository: within.repository(name)?,
                 reference: Reference::parse(reference).map_err(|_neither| Problem::ReferenceInvalid)?,
             },
             (Route::Manifest { name, reference }, Put) => Endpoint::PutManifest(Box::new(PutManifest {
-                repository: RepositoryName::parse(name)?,
+                repository: within.repository(name)?,
                 reference: Reference::parse(reference)?,
                 tags: query.tags()?,
             })),
             (Route::Manifest { name, reference }, Delete) => Endpoint::DeleteManifest {
-                repository: RepositoryName::parse(name)?,
+                repository: within.repository(name)?,
                 reference: Reference::parse(reference)?,
             },
             (Route::Uploads { name }, Post) => {
-                Endpoint::OpenUpload(Box::new(query.open_upload(RepositoryName::parse(name)?)?))
+                Endpoint::OpenUpload(Box::new(query.open_upload(within.repository(name)?)?))
             }
             (Route::Upload { name, id }, Get | Head) => {
-                Endpoint::UploadStatus { repository: RepositoryName::parse(name)?, id: session(id)? }
+                Endpoint::UploadStatus { repository: within.repository(name)?, id: session(id)? }
             }
             (Route::Upload { name, id }, Patch) => {
-                Endpoint::PatchUpload { repository: RepositoryName::parse(name)?, id: session(id)? }
+                Endpoint::PatchUpload { repository: within.repository(name)?, id: session(id)? }
             }
             (Route::Upload { name, id }, Delete) => {
-                Endpoint::CancelUpload { repository: RepositoryName::parse(name)?, id: session(id)? }
+                Endpoint::CancelUpload { repository: within.repository(name)?, id: session(id)? }
             }
             (Route::Upload { name, id }, Put) => Endpoint::CloseUpload {
-                repository: RepositoryName::parse(name)?,
+                repository: within.repository(name)?,
                 id: session(id)?,
                 digest: query
                     .digest("digest")?
                     .ok_or(Problem::DigestInvalid { why: "?digest= is missing" })?,
             },
             (Route::Tags { name }, Get | Head) => {
-                Endpoint::Tags { repository: RepositoryName::parse(name)?, page: query.page()? }
+                Endpoint::Tags { repository: within.repository(name)?, page: query.page()? }
             }
             (Route::Referrers { name, subject }, Get | Head) => Endpoint::Referrers(Box::new(
-                query.referrers(RepositoryName::parse(name)?, Digest::parse(subject)?)?,
+                query.referrers(within.repository(name)?, Digest::parse(subject)?)?,
             )),
             (route, _) => return Err(Problem::MethodNotAllowed { allow: route.allow() }),
         })
@@ -330,7 +330,32 @@ fn session(id: &str) -> Result<UploadId, Problem> {
 
 /// The part of the target after `?`, still encoded.
 #[derive(Clone, Copy)]
-struct Query<'a>(&'a [u8]);
+pub(crate) struct Query<'a>(&'a [u8]);
+
+/// A request target in its two parts.
+pub(crate) struct Target<'a> {
+    /// Decoded.
+    pub(crate) path: Cow<'a, [u8]>,
+    /// What follows the question mark.
+    pub(crate) query: Query<'a>,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn split(target: &'a [u8]) -> Result<Target<'a>, Problem> {
+        if !target.starts_with(b"/") {
+            return Err(Problem::RequestMalformed { why: "the request target is not a path" });
+        }
+        let question = target.iter().position(|byte| *byte == b'?');
+        let (path, query) = match question {
+            Some(at) => (&target[..at], Query(&target[at + 1..])),
+            None => (target, Query(&[])),
+        };
+        let path = percent::decode(path).map_err(|percent::BadEscape| Problem::RequestMalformed {
+            why: "a % in the path is no escape",
+        })?;
+        Ok(Target { path, query })
+    }
+}
 
 impl<'a> Query<'a> {
     /// Every value of `key`, still encoded. A key that cannot be decoded is not one of ours.
@@ -343,7 +368,7 @@ impl<'a> Query<'a> {
     }
 
     /// The one value of `key`. Twice is refused: two readers of the URL could take different ones.
-    fn value(self, key: &'static str) -> Result<Option<Cow<'a, str>>, Problem> {
+    pub(crate) fn value(self, key: &'static str) -> Result<Option<Cow<'a, str>>, Problem> {
         let mut values = self.values(key);
         let Some(value) = values.next() else { return Ok(None) };
         match values.next() {

@@ -29,6 +29,18 @@ impl RepositoryName {
         }
     }
 
+    /// These texts as one name. Allocates nothing.
+    pub fn concat<const N: usize>(texts: [&str; N]) -> Result<RepositoryName, NameError> {
+        let mut name = [0; 255];
+        let mut len = 0;
+        for text in texts {
+            let end = len + text.len();
+            name.get_mut(len..end).ok_or(NameError)?.copy_from_slice(text.as_bytes());
+            len = end;
+        }
+        RepositoryName::parse(std::str::from_utf8(&name[..len]).map_err(|_cut| NameError)?)
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         self.0.as_str()

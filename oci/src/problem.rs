@@ -135,6 +135,25 @@ pub enum Problem {
     },
     /// No room for what is sent.
     DiskFull,
+    /// The repository is an upstream's; it is only pulled from here.
+    PullOnly,
+    /// An upstream can't be reached, or does not let this registry in. Never told as *unknown*.
+    UpstreamUnreachable {
+        /// When to come again, in seconds.
+        retry_after_s: u32,
+    },
+    /// An upstream did not answer in time.
+    UpstreamTimeout,
+    /// An upstream answered what can't be right, or that it has failed.
+    UpstreamMisbehaved {
+        /// One sentence.
+        why: &'static str,
+    },
+    /// An upstream gives no more for now: its budget for this registry is spent.
+    UpstreamBusy {
+        /// When to come again, in seconds.
+        retry_after_s: u32,
+    },
     /// The repository has the blob, the store does not.
     BlobLost(Digest),
     /// A fault of the server's.
@@ -223,6 +242,17 @@ impl Problem {
             }
             Problem::WritesRefused { .. } => (503, code::UNAVAILABLE, vec![]),
             Problem::DiskFull => (507, code::UNAVAILABLE, vec![]),
+            // RFC 9110 §15.5.6 wants `Allow` on every 405.
+            Problem::PullOnly => (405, code::UNSUPPORTED, vec![("allow", "GET, HEAD".to_owned())]),
+            Problem::UpstreamUnreachable { retry_after_s } => {
+                (503, code::UNAVAILABLE, vec![("retry-after", retry_after_s.to_string())])
+            }
+            Problem::UpstreamTimeout => (504, code::UNAVAILABLE, vec![]),
+            Problem::UpstreamMisbehaved { .. } => (502, code::UNAVAILABLE, vec![]),
+            // Not 429: containerd asks that at once again, and takes the next mirror on 503.
+            Problem::UpstreamBusy { retry_after_s } => {
+                (503, code::TOOMANYREQUESTS, vec![("retry-after", retry_after_s.to_string())])
+            }
             Problem::BlobLost(_) | Problem::Internal => (500, code::UNKNOWN, vec![]),
         };
         Wire { status, code, headers }
@@ -279,6 +309,11 @@ impl Problem {
             Problem::Overloaded { .. } => "the registry is busy",
             Problem::WritesRefused { why } => why,
             Problem::DiskFull => "no space left for this content",
+            Problem::PullOnly => "this repository mirrors an upstream: pull from it, push elsewhere",
+            Problem::UpstreamUnreachable { .. } => "the upstream registry can't be reached",
+            Problem::UpstreamTimeout => "the upstream registry did not answer in time",
+            Problem::UpstreamMisbehaved { why } => why,
+            Problem::UpstreamBusy { .. } => "the upstream registry gives no more for now",
             Problem::BlobLost(_) => "the content is lost",
             Problem::Internal => "internal error",
         };

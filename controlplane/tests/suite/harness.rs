@@ -146,7 +146,10 @@ impl Plane {
 
     pub async fn link(&self, repository: &str, digest: Digest) -> Option<u64> {
         let link = self.control.link(name(repository), digest, NOBODY).await.unwrap();
-        link.map(|Link::Here { size_bytes }| size_bytes)
+        link.map(|link| match link {
+            Link::Here { size_bytes } => size_bytes,
+            Link::Upstream { .. } => panic!("{link:?}"),
+        })
     }
 
     pub async fn mount(&self, repository: &str, digest: Digest, from: Option<&str>) -> bool {

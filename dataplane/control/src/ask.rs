@@ -2,11 +2,11 @@
 //!
 //! Spec ids in brackets name the end-points of the OCI distribution-spec that a question serves.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use oci::{Digest, Endpoint, MediaType, Method, Problem, Reference, RepositoryName, Tag};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Who asks. Accounts do not exist yet: everybody who may connect is nobody in particular.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +30,19 @@ pub enum Ask {
         principal: Principal,
         /// `None`: this repository has no link to it, whatever lies on disk.
         answer: Answer<Option<Link>>,
+    },
+    /// The bytes of a blob, or a part of them, from where a miss is filled. The asker had a [`Link::Upstream`].
+    Fetch {
+        /// As in the link.
+        origin: Origin,
+        /// The blob.
+        digest: Digest,
+        /// The first byte that is wanted.
+        from: u64,
+        /// Exclusive; `None`: to the end.
+        to: Option<u64>,
+        /// `None`: the origin does not have it.
+        answer: Answer<Option<Fetched>>,
     },
     /// The manifest that a tag or digest names in `repository`. (end-3)
     Manifest {
@@ -144,6 +157,47 @@ pub enum Link {
         /// Length of the blob in bytes.
         size_bytes: u64,
     },
+    /// An upstream has it for this repository; what is not on disk is filled from there.
+    Upstream {
+        /// Where from.
+        origin: Origin,
+        /// Length of the blob in bytes, if anybody has told it: a manifest that names it, or the upstream.
+        size_bytes: Option<u64>,
+    },
+}
+
+/// Where a miss is filled from: a repository of an upstream. Its number is of this process alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// Which upstream, in the order of the configuration.
+    pub upstream: u16,
+    /// The repository, by the name that it has there.
+    pub repository: RepositoryName,
+}
+
+/// Bytes on their way from an origin.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Where in the blob they begin: where it was asked, or at 0 if the origin knows no ranges.
+    pub start: u64,
+    /// Length of the whole blob in bytes, if the origin told it.
+    pub size_bytes: Option<u64>,
+    /// Not verified. Bounded: who does not take them slows the origin. It ends after what was asked for, and never
+    /// before that without an error. Dropping it ends the transfer.
+    pub bytes: mpsc::Receiver<Result<Bytes, Problem>>,
+}
+
+/// Where a document came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// It was pushed here.
+    Pushed,
+    /// An upstream's; it was here, and fresh enough.
+    Hit,
+    /// From an upstream, just now.
+    Fill,
+    /// An upstream's; it was here, and could not be compared with what the upstream has now.
+    Stale,
 }
 
 /// A stored manifest, to be sent byte for byte.
@@ -155,6 +209,10 @@ pub struct Document {
     pub media_type: MediaType,
     /// Exactly the bytes that were pushed; at most 4 MiB.
     pub bytes: Bytes,
+    /// Where from.
+    pub came: Came,
+    /// For how long it may be given again without asking; `None`: until it is revoked.
+    pub fresh: Option<Duration>,
 }
 
 /// A blob whose bytes and name are durable and whose row is not.
@@ -245,8 +303,15 @@ impl Reply {
 }
 
 impl Document {
-    /// A document from its stored parts.
+    /// The same, given again by who keeps it.
+    pub fn came_before(&self) -> Document {
+        let came = if self.came == Came::Fill { Came::Hit } else { self.came };
+        Document { came, ..self.clone() }
+    }
+
+    /// A document that was pushed here, from its stored parts.
     pub fn new(digest: Digest, media_type: impl Into<Arc<str>>, bytes: Bytes) -> Document {
-        Document { digest, media_type: MediaType::from_stored(media_type.into()), bytes }
+        let media_type = MediaType::from_stored(media_type.into());
+        Document { digest, media_type, bytes, came: Came::Pushed, fresh: None }
     }
 }

@@ -9,8 +9,8 @@ use oci::{Digest, Problem, Reference, RepositoryName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Answer, Ask, CommitFailed, Document, Forward, Link, Manifest, Preconditions, Principal, PushedBlob,
-    Reply, StoredManifest,
+    Answer, Ask, CommitFailed, Document, Fetched, Forward, Link, Manifest, Origin, Preconditions, Principal,
+    PushedBlob, Reply, StoredManifest,
 };
 
 /// The cores' end. Cloning it is cheap; all clones share the lanes.
@@ -80,6 +80,17 @@ impl Control {
         principal: Principal,
     ) -> Result<Option<Link>, Problem> {
         self.ask(|answer| Ask::Link { repository, digest, principal, answer }).await
+    }
+
+    /// See [`Ask::Fetch`]; `span` is from where, and to where if not to the end.
+    pub async fn fetch(
+        &self,
+        origin: Origin,
+        digest: Digest,
+        span: (u64, Option<u64>),
+    ) -> Result<Option<Fetched>, Problem> {
+        let (from, to) = span;
+        self.ask(|answer| Ask::Fetch { origin, digest, from, to, answer }).await
     }
 
     /// See [`Ask::Manifest`].

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use oci::{Digest, Problem, RangeHeader, RepositoryName, Selected, Span, conditional};
 
-use control::Principal;
+use control::{Link, Principal};
 
 use super::{Unanswered, unchanged};
 use crate::{
@@ -50,8 +50,11 @@ pub async fn pull(
     digest: &Digest,
     request: &Request,
 ) -> Result<Response, Unanswered> {
-    let size_bytes = core.link(repository, digest).await?;
-    let blob = core.file(digest, size_bytes).await?;
+    let blob = match core.link(repository, digest).await? {
+        Link::Here { size_bytes } => core.file(digest, size_bytes).await?,
+        // Nothing is filled yet, and nobody has such a link yet.
+        Link::Upstream { .. } => return Err(Problem::BlobUnknown(*digest).into()),
+    };
     Ok(respond(core, digest, blob, &Conditions::of_request(request))?)
 }
 

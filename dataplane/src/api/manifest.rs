@@ -1,6 +1,6 @@
 //! Manifests: end-3, end-7, end-9.
 
-use control::{Document, Manifest, Preconditions, Principal};
+use control::{Came, Document, Manifest, Preconditions, Principal};
 use oci::{Problem, PutManifest, Reference, RepositoryName};
 
 use super::{Unanswered, unchanged};
@@ -86,6 +86,14 @@ pub fn respond(
     lines.digest_field("ETag", digest, true);
     lines.field("Content-Type", document.media_type.as_str().as_bytes());
     lines.field("X-Content-Type-Options", b"nosniff");
+    lines.fixed(match document.came {
+        Came::Pushed => "",
+        Came::Hit => "Gantry-Cache: hit\r\n",
+        Came::Fill => "Gantry-Cache: fill\r\n",
+        Came::Stale => {
+            "Gantry-Cache: stale\r\nWarning: 299 - \"gantry: the upstream could not be asked\"\r\n"
+        }
+    });
     Ok(Response::bytes(200, lines, document.bytes))
 }
 

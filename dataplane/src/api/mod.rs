@@ -40,9 +40,9 @@ pub fn at_once(core: &Core, endpoint: &Endpoint, head: &Head<'_>) -> Option<Resp
     let answer = match endpoint {
         Endpoint::Base => Ok(base(core)),
         Endpoint::GetBlob { repository, digest } => {
-            let size_bytes = core.known_link(repository, digest)?;
+            let link = core.known_link(repository, digest)?;
             let blob = core.known_file(digest)?;
-            if blob.size_bytes != size_bytes {
+            if !blob.has_the_size_of(&link) {
                 return None;
             }
             blob::respond(core, digest, blob, &blob::Conditions::of_head(head))
@@ -85,6 +85,9 @@ pub async fn answer(core: &Core, conn: &mut Connection, request: Request) -> Opt
         Err(Unanswered::Problem(problem)) => self::problem(core, &problem),
         Err(Unanswered::Gone) => return None,
     };
+    if let Some(ns) = &request.ns {
+        response.add_field("OCI-Namespace", ns);
+    }
     if let Endpoint::PatchUpload { id, .. }
     | Endpoint::CloseUpload { id, .. }
     | Endpoint::UploadStatus { id, .. }

@@ -5,7 +5,7 @@
 
 use std::{io, net::SocketAddr, rc::Rc};
 
-use oci::{Endpoint, Method, Problem, RangeHeader};
+use oci::{Asked, Endpoint, Method, Problem, RangeHeader};
 
 use super::{Body, Core, Response, body::Incoming, unread::Unread};
 use crate::{
@@ -43,6 +43,8 @@ pub struct Connection {
 pub struct Request {
     /// What is asked.
     pub endpoint: Endpoint,
+    /// The `ns` by which it is asked, if that is an upstream's.
+    pub ns: Option<Box<str>>,
     /// With which method.
     pub method: Method,
     /// By which target.
@@ -323,23 +325,27 @@ impl Connection {
         // Who has asked for the end sends nothing after it.
         self.lingers = head.keep_alive;
         self.incoming = Incoming::new(head.body, head.expects_continue, now);
-        let endpoint = if head.target.starts_with(b"/") {
-            Endpoint::parse(head.method, head.target)
+        let asked = if head.target.starts_with(b"/") {
+            core.namespaces.parse(head.method, head.target)
         } else {
             Err(Problem::MethodNotAllowed { allow: "GET, HEAD, POST, PUT, PATCH, DELETE" })
         };
-        let label = endpoint.as_ref().map_or(NO_ENDPOINT, Endpoint::label);
+        let label = asked.as_ref().map_or(NO_ENDPOINT, |asked| asked.endpoint.label());
         let user_agent = head.user_agent.unwrap_or_default();
         self.begin(core, now, label, head.method, head.target, user_agent);
-        let endpoint = match endpoint {
-            Ok(endpoint) => endpoint,
+        let Asked { endpoint, namespace } = match asked {
+            Ok(asked) => asked,
             Err(problem) => return Next::Respond(api::problem(core, &problem)),
         };
-        if let Some(response) = api::at_once(core, &endpoint, head) {
+        if let Some(mut response) = api::at_once(core, &endpoint, head) {
+            if let Some(namespace) = namespace {
+                response.add_field("OCI-Namespace", &namespace.ns);
+            }
             return Next::Respond(response);
         }
         Next::Answer(Box::new(Request {
             endpoint,
+            ns: namespace.map(|namespace| namespace.ns.clone()),
             method: head.method,
             target: String::from_utf8_lossy(head.target).into_owned(),
             range: head.range.map_or(RangeHeader::Whole, RangeHeader::parse),

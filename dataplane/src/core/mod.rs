@@ -16,8 +16,8 @@ use std::{
     sync::Arc,
 };
 
-use control::{Control, Document, Epoch, Epochs, Link, Principal};
-use oci::{Digest, Problem, Reference, RepositoryName};
+use control::{Control, Document, Epoch, Epochs, Link, Origin, Principal};
+use oci::{Digest, Namespaces, Problem, Reference, RepositoryName};
 
 pub use body::BodyEnd;
 pub use connection::{Connection, Request, connection};
@@ -50,6 +50,8 @@ pub struct Core {
     pub limits: Limits,
     /// Its counters.
     pub counters: Arc<CoreCounters>,
+    /// The upstreams by name.
+    pub namespaces: Arc<Namespaces>,
     index: usize,
     epochs: Arc<Epochs>,
     links: RefCell<Generations<(RepositoryName, Digest), KnownLink>>,
@@ -73,7 +75,34 @@ pub struct Core {
 struct KnownLink {
     epoch: Epoch,
     asked_at: Instant,
-    size_bytes: u64,
+    link: KeptLink,
+}
+
+/// A [`Link`] in few bytes: most are of blobs that were pushed here.
+#[derive(Clone)]
+enum KeptLink {
+    Here { size_bytes: u64 },
+    Upstream { origin: Rc<Origin>, size_bytes: Option<u64> },
+}
+
+impl KeptLink {
+    fn of(link: Link) -> KeptLink {
+        match link {
+            Link::Here { size_bytes } => KeptLink::Here { size_bytes },
+            Link::Upstream { origin, size_bytes } => {
+                KeptLink::Upstream { origin: Rc::new(origin), size_bytes }
+            }
+        }
+    }
+
+    fn link(&self) -> Link {
+        match self {
+            KeptLink::Here { size_bytes } => Link::Here { size_bytes: *size_bytes },
+            KeptLink::Upstream { origin, size_bytes } => {
+                Link::Upstream { origin: **origin, size_bytes: *size_bytes }
+            }
+        }
+    }
 }
 
 impl KnownLink {
@@ -84,6 +113,8 @@ impl KnownLink {
 
 struct KnownManifest {
     epoch: Epoch,
+    /// `None`: until it is revoked.
+    until: Option<Instant>,
     document: Document,
 }
 
@@ -101,6 +132,8 @@ pub struct Parts {
     pub index: usize,
     /// What keeps its links and manifests true.
     pub epochs: Arc<Epochs>,
+    /// The upstreams by name.
+    pub namespaces: Arc<Namespaces>,
     /// Where it says what it served.
     pub access: AccessLog,
 }
@@ -114,6 +147,7 @@ impl Core {
             store: parts.store,
             limits: parts.limits,
             counters: parts.counters,
+            namespaces: parts.namespaces,
             index: parts.index,
             epochs: parts.epochs,
             links: RefCell::new(Generations::new(LINKS_PER_CORE)),
@@ -132,13 +166,13 @@ impl Core {
         })
     }
 
-    /// The length of a blob that `repository` may serve, if this core knows that for certain.
-    pub fn known_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<u64> {
+    /// Why `repository` may serve a blob, if this core knows that for certain.
+    pub fn known_link(&self, repository: &RepositoryName, digest: &Digest) -> Option<Link> {
         let slot = self.epochs.of_repository(repository);
         let now = self.turn_began.get();
         let known = self.links.borrow_mut().get(&(*repository, *digest), |known| {
             let fresh = self.epochs.holds(slot, known.epoch) && known.is_young(now);
-            fresh.then_some(known.size_bytes)
+            fresh.then(|| known.link.link())
         });
         let known = known.flatten();
         if known.is_some() {
@@ -147,21 +181,21 @@ impl Core {
         known
     }
 
-    /// The length of a blob that `repository` may serve. Presence on disk plays no part in it.
-    pub async fn link(&self, repository: &RepositoryName, digest: &Digest) -> Result<u64, Problem> {
-        if let Some(size_bytes) = self.known_link(repository, digest) {
-            return Ok(size_bytes);
+    /// Why `repository` may serve a blob. Presence on disk plays no part in it.
+    pub async fn link(&self, repository: &RepositoryName, digest: &Digest) -> Result<Link, Problem> {
+        if let Some(link) = self.known_link(repository, digest) {
+            return Ok(link);
         }
         self.counters.link_lookup(false);
         let epoch = self.epochs.read(self.epochs.of_repository(repository));
         let asked_at = self.io.now();
         let link = self.control.link(*repository, *digest, Principal::Anonymous).await?;
-        let Some(Link::Here { size_bytes }) = link else { return Err(Problem::BlobUnknown(*digest)) };
+        let link = link.ok_or(Problem::BlobUnknown(*digest))?;
         if let Some(epoch) = epoch {
-            let known = KnownLink { epoch, asked_at, size_bytes };
+            let known = KnownLink { epoch, asked_at, link: KeptLink::of(link) };
             self.links.borrow_mut().insert((*repository, *digest), known, 1);
         }
-        Ok(size_bytes)
+        Ok(link)
     }
 
     /// An open blob that this core remembers and that still has its name.
@@ -235,7 +269,8 @@ impl Core {
     pub fn known_manifest(&self, repository: &RepositoryName, reference: &Reference) -> Option<Document> {
         let slot = self.epochs.of_repository(repository);
         let known = self.manifests.borrow_mut().get(&(*repository, *reference), |known| {
-            self.epochs.holds(slot, known.epoch).then(|| known.document.clone())
+            let fresh = known.until.is_none_or(|until| self.turn_began.get() < until);
+            (fresh && self.epochs.holds(slot, known.epoch)).then(|| known.document.clone())
         });
         known.flatten()
     }
@@ -250,11 +285,13 @@ impl Core {
             return Ok(document);
         }
         let epoch = self.epochs.read(self.epochs.of_repository(repository));
+        let asked_at = self.io.now();
         let document = self.control.manifest(*repository, *reference, Principal::Anonymous).await?;
         let document = document.ok_or(Problem::ManifestUnknown(*reference))?;
         if let Some(epoch) = epoch {
             let weight = document.bytes.len() + size_of::<(RepositoryName, Reference, KnownManifest)>();
-            let known = KnownManifest { epoch, document: document.clone() };
+            let until = document.fresh.map(|fresh| asked_at + fresh);
+            let known = KnownManifest { epoch, until, document: document.came_before() };
             self.manifests.borrow_mut().insert((*repository, *reference), known, weight);
         }
         Ok(document)
@@ -346,7 +383,7 @@ mod tests {
         let epochs = Epochs::new(1);
         let epoch = epochs.read(epochs.of_repository(&RepositoryName::parse("a").unwrap())).unwrap();
         let asked_at = Instant::now();
-        let known = KnownLink { epoch, asked_at, size_bytes: 1 };
+        let known = KnownLink { epoch, asked_at, link: KeptLink::Here { size_bytes: 1 } };
         assert!(known.is_young(asked_at));
         assert!(known.is_young(asked_at + (LINK_AGE_MAX - Duration::from_nanos(1))));
         assert!(!known.is_young(asked_at + LINK_AGE_MAX));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use control::Epoch;
+use control::{Epoch, Link};
 use oci::{Digest, Span};
 
 use super::Core;
@@ -193,6 +193,16 @@ impl Response {
 }
 
 impl OpenBlob {
+    /// Whether its length is what the link tells, if that tells any.
+    pub fn has_the_size_of(&self, link: &Link) -> bool {
+        match link {
+            Link::Here { size_bytes } | Link::Upstream { size_bytes: Some(size_bytes), .. } => {
+                *size_bytes == self.size_bytes
+            }
+            Link::Upstream { size_bytes: None, .. } => true,
+        }
+    }
+
     /// The file of a blob of that digest and length; `epoch` as in the field.
     pub fn new(file: File, digest: &Digest, size_bytes: u64, epoch: Option<Epoch>) -> OpenBlob {
         let mut lines = Lines::default();

@@ -16,7 +16,7 @@ use std::{
     net::TcpStream,
 };
 
-use control::{Ask, Document, Link};
+use control::{Ask, Came, Document, Link};
 use dataplane::limits::Limits;
 use oci::MediaType;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -59,6 +59,8 @@ fn a_hot_get_allocates_nothing() {
             digest: sha256(&[b'm'; 1500]),
             media_type: MediaType::parse("application/vnd.oci.image.manifest.v1+json").unwrap(),
             bytes: vec![b'm'; 1500].into(),
+            came: Came::Pushed,
+            fresh: None,
         };
         plane.answer(move |ask| match ask {
             Ask::Link { digest, answer, .. } => {

@@ -51,6 +51,7 @@ impl Plane {
             access_log,
             reserve_bytes: 1 << 20,
             limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..limits },
+            namespaces: Arc::default(),
         };
         let joints = Joints {
             control: control.clone(),

@@ -54,6 +54,11 @@ fn all() -> Vec<(Problem, u16, &'static str)> {
         (Problem::Overloaded { retry_after_s: 3 }, 503, "TOOMANYREQUESTS"),
         (Problem::WritesRefused { why }, 503, "UNAVAILABLE"),
         (Problem::DiskFull, 507, "UNAVAILABLE"),
+        (Problem::PullOnly, 405, "UNSUPPORTED"),
+        (Problem::UpstreamUnreachable { retry_after_s: 5 }, 503, "UNAVAILABLE"),
+        (Problem::UpstreamTimeout, 504, "UNAVAILABLE"),
+        (Problem::UpstreamMisbehaved { why }, 502, "UNAVAILABLE"),
+        (Problem::UpstreamBusy { retry_after_s: 5 }, 503, "TOOMANYREQUESTS"),
         (Problem::BlobLost(ONE), 500, "UNKNOWN"),
         (Problem::Internal, 500, "UNKNOWN"),
     ]
@@ -84,6 +89,8 @@ fn the_headers_that_belong_to_an_answer() {
     check(Problem::MethodNotAllowed { allow: "POST" }, &[("allow", "POST")]);
     check(Problem::BlobReferenced { digest: ONE, by: TWO }, &[("allow", "GET, HEAD")]);
     check(Problem::Overloaded { retry_after_s: 3 }, &[("retry-after", "3")]);
+    check(Problem::UpstreamUnreachable { retry_after_s: 5 }, &[("retry-after", "5")]);
+    check(Problem::UpstreamBusy { retry_after_s: 60 }, &[("retry-after", "60")]);
     check(Problem::RangeUnsatisfiable { size_bytes: 2048 }, &[("content-range", "bytes */2048")]);
     let out_of_order = |offset| Problem::ChunkOutOfOrder { location: "/v2/a/blobs/uploads/x".into(), offset };
     check(out_of_order(100), &[("location", "/v2/a/blobs/uploads/x"), ("range", "0-99")]);
