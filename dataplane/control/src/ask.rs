@@ -196,6 +196,8 @@ pub enum Came {
     Hit,
     /// From an upstream, just now.
     Fill,
+    /// A part of a blob, from an upstream, just now or a while ago; the rest is not here.
+    Partial,
     /// An upstream's; it was here, and could not be compared with what the upstream has now.
     Stale,
 }

@@ -63,7 +63,7 @@ pub async fn pull(
             None => match size_bytes.filter(|_| request.method == oci::Method::Head) {
                 // Who only asks about it starts no fill.
                 Some(size_bytes) => return Ok(describe(core, digest, size_bytes, &conditions)?),
-                None => fill(core, digest, origin, size_bytes).await?,
+                None => fill(core, digest, origin, size_bytes, &conditions.range).await?,
             },
         },
     };
@@ -100,10 +100,17 @@ async fn fill(
     digest: &Digest,
     origin: Origin,
     told_bytes: Option<u64>,
+    range: &RangeHeader,
 ) -> Result<Blob, Problem> {
     for _ in 0..FILL_JOINS_MAX {
         let mut reader = core.join_fill(digest, origin, told_bytes)?;
-        match reader.ready().await? {
+        let selected = reader.size_bytes().map(|size_bytes| range.within(size_bytes)).transpose()?;
+        let span = match selected {
+            Some(Selected::One(span)) => Some(span),
+            Some(Selected::Whole | Selected::Many(_)) | None => None,
+        };
+        span.into_iter().for_each(|span| reader.go_ahead(span));
+        match reader.ready(span).await? {
             Ready::Begun => {
                 let (files, size_bytes) = reader.file().ok_or(Problem::Internal)?;
                 if told_bytes.is_some_and(|told_bytes| told_bytes != size_bytes) {
@@ -111,7 +118,8 @@ async fn fill(
                     return Err(Problem::UpstreamMisbehaved { why });
                 }
                 let open = Rc::new(OpenBlob::new(files.data.clone(), digest, size_bytes, None));
-                return Ok(Blob { open, reader: Some(reader), came: Came::Fill });
+                let came = if reader.is_ahead() { Came::Partial } else { Came::Fill };
+                return Ok(Blob { open, reader: Some(reader), came });
             }
             Ready::Here => {
                 if let Some(open) = core.upstream_file(digest, told_bytes).await? {

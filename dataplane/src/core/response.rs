@@ -176,7 +176,7 @@ impl Response {
         if part.sendable() == 0
             && let Some(reader) = &mut part.filling
         {
-            return reader.advance().await.map_err(|problem| io::Error::other(problem.message()));
+            return reader.advance(part.span).await.map_err(|problem| io::Error::other(problem.message()));
         }
         core.counters.cold_read();
         // The old window's buffer goes home before another is asked for.
