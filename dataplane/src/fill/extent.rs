@@ -34,6 +34,11 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64) {
         Ok(()) => {}
         Err(End::Failed(problem) | End::Lost(problem)) => fill.extent_failed(problem),
         Err(End::Spoilt) => fill.extent_failed(misbehaved("the upstream tells another length than before")),
+        Err(End::Full) => {
+            runner.fills.remove(&fill);
+            fill.forget(&runner.io);
+            fill.is_full(None);
+        }
         Err(End::Here | End::Unwanted) => {}
     }
     drop(claimed);
@@ -73,7 +78,12 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<(),
         };
         add(counters, |counters| &counters.fetched_bytes, bytes.len() as u64);
         bytes.truncate(usize::try_from(until - tail.offset).unwrap_or(usize::MAX));
-        writer.push(&mut tail, bytes).await?;
+        while !bytes.is_empty() {
+            fill.hold_room(runner, &writer.files, tail.offset).await?;
+            let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
+            let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
+            writer.push(&mut tail, part).await?;
+        }
     }
     writer.settle(&mut tail).await
 }

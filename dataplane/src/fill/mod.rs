@@ -15,7 +15,9 @@ mod ahead;
 mod counters;
 mod extent;
 mod files;
+mod pass;
 mod reader;
+mod room;
 mod run;
 mod writer;
 
@@ -33,10 +35,13 @@ use tokio::sync::{OnceCell, watch};
 
 pub use counters::FillCounters;
 pub use files::{FILLS, FillFiles, FillId};
-pub use reader::{Reader, Ready};
+pub use pass::Pass;
+pub use reader::{Advance, Reader, Ready};
 
 use ahead::Ahead;
 use files::Left;
+use pass::Passing;
+use room::Units;
 use run::{End, Ingest};
 
 use crate::{
@@ -52,6 +57,7 @@ pub struct Fills {
     counters: Box<[FillCounters]>,
     /// For each upstream, how many percent of a blob have to be here for it to be completed without a reader.
     complete_percent: Box<[Option<u8>]>,
+    passing: Passing,
 }
 
 /// One fill. What is in it is seen by all who wait for it.
@@ -64,6 +70,8 @@ pub struct Fill {
     /// What is there ahead of the frontier. A mutex, because readers on all cores look and claim; held for a look-up.
     ahead: Mutex<Ahead>,
     files: OnceCell<FillFiles>,
+    /// What it holds of the volume. A mutex, because extents on all cores hold more; for a look-up.
+    units: Mutex<Units>,
     size_bytes: OnceLock<u64>,
     /// Records in its journal.
     records: AtomicU64,
@@ -93,6 +101,8 @@ enum State {
     Here,
     /// Its bytes can't be used. Another fill of the same digest may be.
     Again,
+    /// There is no room for more of it: who wants it gets it by a request of their own.
+    Full,
     /// It can't be had, and nothing of it is kept.
     Lost,
 }
@@ -134,7 +144,12 @@ impl Fills {
         }
         let counters = |ns: &str| FillCounters { ns: ns.into(), ..FillCounters::default() };
         let counters = namespaces.iter().map(|namespace| counters(&namespace.ns)).collect();
-        Ok(Fills { table: Mutex::new(table), counters, complete_percent: complete_percent.into() })
+        Ok(Fills {
+            table: Mutex::new(table),
+            counters,
+            complete_percent: complete_percent.into(),
+            passing: Passing::default(),
+        })
     }
 
     /// What was done, as OpenMetrics text.
@@ -200,6 +215,7 @@ impl Fill {
             idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
             ahead: Mutex::default(),
             files: OnceCell::new(),
+            units: Mutex::default(),
             size_bytes: OnceLock::new(),
             records: AtomicU64::new(0),
             failure: Mutex::default(),
@@ -218,7 +234,11 @@ impl Fill {
 
     /// Runs it on this core, if nobody does.
     fn go_on(self: &Arc<Fill>, runner: Runner) {
-        let ingest = self.idle().take();
+        let ingest = {
+            let mut idle = self.idle();
+            let state = self.progress.borrow().state;
+            if state == State::Waiting { idle.take() } else { None }
+        };
         if let Some(ingest) = ingest {
             runner.io.clone().spawn(run::run(runner, self.clone(), ingest));
         }
@@ -231,6 +251,7 @@ impl Fill {
         if self.readers() > 0 {
             return Some(ingest);
         }
+        self.publish(State::Waiting, ingest.tail.offset);
         *idle = Some(ingest);
         None
     }
@@ -240,7 +261,18 @@ impl Fill {
         let mut idle = self.idle();
         *self.failure() = Some(problem);
         self.progress.send_modify(|progress| progress.failures += 1);
+        self.publish(State::Waiting, ingest.tail.offset);
         *idle = Some(ingest);
+    }
+
+    /// There is no room for more. Who reads it takes over the hash of what is there.
+    fn is_full(&self, ingest: Option<Box<Ingest>>) {
+        let frontier = self.progress.borrow().frontier;
+        let mut idle = self.idle();
+        if ingest.is_some() {
+            *idle = ingest;
+        }
+        self.publish(State::Full, frontier);
     }
 
     /// It is over, and nothing is kept.
@@ -268,7 +300,11 @@ impl Fill {
             let (digest, size_bytes) = (self.digest, self.size_bytes.get().copied());
             runner.io.fs(move |fs| FillFiles::create(fs, id, &digest, size_bytes)).await
         });
-        Ok(files.await?.clone())
+        match files.await {
+            Ok(files) => Ok(files.clone()),
+            Err(error) if room::is_none(&error) => Err(End::Full),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Takes its files away. Whoever has them open reads on.
@@ -297,6 +333,10 @@ impl Fill {
 
     fn ahead(&self) -> MutexGuard<'_, Ahead> {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn units(&self) -> MutexGuard<'_, Units> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle(&self) -> MutexGuard<'_, Option<Box<Ingest>>> {

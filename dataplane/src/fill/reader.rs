@@ -6,11 +6,12 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use oci::{Problem, Span};
+use bytes::Bytes;
+use oci::{Hasher, Problem, Span};
 use tokio::sync::watch;
 
 use super::{
-    Fill, FillFiles, Progress, Runner, State,
+    Fill, FillFiles, Pass, Progress, Runner, State,
     ahead::Want,
     extent,
     files::end_of,
@@ -28,6 +29,8 @@ pub struct Reader {
     failures: u32,
     runner: Runner,
     way: Way,
+    /// Whether its answer is the whole blob.
+    is_whole: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,16 @@ pub enum Ready {
     Here,
     /// This fill is none any more; another has to be joined.
     Again,
+    /// There is no room for it: see [`Reader::pass_from_start`].
+    Full,
+}
+
+/// What an answer in the middle goes on with.
+pub enum Advance {
+    /// More may be there.
+    Look,
+    /// From here on by itself.
+    Pass(Box<Pass>),
 }
 
 impl Reader {
@@ -52,7 +65,7 @@ impl Reader {
         fill.readers.fetch_add(1, Ordering::SeqCst);
         let progress = fill.progress.subscribe();
         let failures = progress.borrow().failures;
-        Reader { fill: fill.clone(), progress, failures, runner, way: Way::InOrder }
+        Reader { fill: fill.clone(), progress, failures, runner, way: Way::InOrder, is_whole: false }
     }
 
     /// Its length in bytes, if anybody has told it.
@@ -60,12 +73,17 @@ impl Reader {
         self.fill.size_bytes.get().copied().or(self.runner.size_bytes)
     }
 
+    /// Its answer is the whole blob, in order.
+    pub fn take_whole(&mut self) {
+        self.is_whole = true;
+    }
+
     /// Goes ahead for `span` of a blob, if that is worth it. A part of a few bytes always does: who probes does not
     /// want the whole.
     pub fn go_ahead(&mut self, span: Span) {
-        let is_whole = span.start == 0 && self.size_bytes() == Some(span.end);
+        self.is_whole = span.start == 0 && self.size_bytes() == Some(span.end);
         let near = self.progress.borrow().frontier + FILL_NEAR_CHUNKS * FILL_CHUNK_BYTES;
-        if !is_whole && !span.is_empty() && (span.len() < PROBE_BYTES || span.start >= near) {
+        if !self.is_whole && !span.is_empty() && (span.len() < PROBE_BYTES || span.start >= near) {
             self.way = Way::Ahead;
         }
     }
@@ -91,6 +109,7 @@ impl Reader {
                 State::Verified => return Ok(Ready::Begun),
                 State::Here => return Ok(Ready::Here),
                 State::Again => return Ok(Ready::Again),
+                State::Full => return Ok(Ready::Full),
                 State::Lost => return Err(self.failure()),
                 State::Waiting | State::Running if failures != self.failures => return Err(self.failure()),
                 State::Running if is_long() => return Ok(Ready::Begun),
@@ -107,6 +126,7 @@ impl Reader {
                 State::Verified => return Ok(Ready::Begun),
                 State::Here => return Ok(Ready::Here),
                 State::Again => return Ok(Ready::Again),
+                State::Full => return Ok(Ready::Full),
                 State::Lost => return Err(self.failure()),
                 State::Waiting | State::Running => {}
             }
@@ -130,11 +150,11 @@ impl Reader {
             (State::Verified, _) => None,
             (State::Here | State::Again | State::Lost, _) => Some(0),
             (State::Waiting | State::Running, Way::InOrder) if failures != self.failures => Some(0),
-            (State::Waiting | State::Running, Way::InOrder) => {
+            (State::Waiting | State::Running | State::Full, Way::InOrder) => {
                 Some(frontier.min(span.end.saturating_sub(HELD_BACK_BYTES)))
             }
-            (State::Waiting | State::Running, Way::Ahead) if span.start < frontier => Some(frontier),
-            (State::Waiting | State::Running, Way::Ahead) => {
+            (_, Way::Ahead) if span.start < frontier => Some(frontier),
+            (State::Waiting | State::Running | State::Full, Way::Ahead) => {
                 let there = self.fill.ahead().there(span.start / FILL_CHUNK_BYTES);
                 Some(there.map_or(0, |chunk| chunk * FILL_CHUNK_BYTES))
             }
@@ -144,17 +164,53 @@ impl Reader {
     /// Waits until [`Reader::end`] of this span may be another than it was when it was last asked for.
     ///
     /// Errors: it never will; the answer has to be cut.
-    pub async fn advance(&mut self, span: Span) -> Result<(), Problem> {
+    pub async fn advance(&mut self, span: Span) -> Result<Advance, Problem> {
         let Progress { state, failures, .. } = *self.progress.borrow();
-        match (state, self.way) {
+        let waited = match (state, self.way) {
             (State::Verified, _) => Ok(()),
             (State::Here | State::Again | State::Lost, _) => Err(self.failure()),
+            (State::Full, _) => return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass))),
             (State::Waiting | State::Running, Way::InOrder) if failures != self.failures => {
                 Err(self.failure())
             }
             (State::Waiting | State::Running, Way::InOrder) => self.changed().await,
             (State::Waiting | State::Running, Way::Ahead) => self.step_ahead(span, FILL_RESUMES_MAX).await,
+        };
+        waited.map(|()| Advance::Look)
+    }
+
+    /// An answer with `span`, from its start, of a blob for which there is no room.
+    ///
+    /// Errors: [`Problem::Overloaded`]: there are too many; [`Problem::DiskFull`]: nobody has told its length.
+    pub fn pass_from_start(&self, span: Span) -> Result<Pass, Problem> {
+        let size_bytes = self.size_bytes().ok_or(Problem::DiskFull)?;
+        let is_whole = span.start == 0 && span.end == size_bytes;
+        let hasher = is_whole.then(|| Hasher::new(self.fill.digest.algorithm()));
+        Pass::new(self.runner.clone(), self.fill.digest, size_bytes, span, hasher)
+    }
+
+    /// What is left of the answer, once there is no room for the blob.
+    async fn pass(&self, span: Span) -> Result<Pass, Problem> {
+        let size_bytes = self.size_bytes().ok_or(Problem::DiskFull)?;
+        let (runner, digest) = (self.runner.clone(), self.fill.digest);
+        if !self.is_whole {
+            return Pass::new(runner, digest, size_bytes, span, None);
         }
+        // What is in the file was hashed by the run.
+        let run = self.fill.idle().as_ref().map(|ingest| (ingest.hasher.clone(), ingest.tail.offset));
+        let Some((hasher, frontier)) = run.filter(|(_, frontier)| *frontier >= span.start) else {
+            return Err(Problem::DiskFull);
+        };
+        let rest = Span { start: frontier, end: span.end };
+        let mut pass = Pass::new(runner, digest, size_bytes, rest, Some(hasher))?;
+        if frontier > span.start {
+            let (files, _) = self.file().ok_or(Problem::Internal)?;
+            let len = (frontier - span.start) as usize;
+            let read = read_chunk(&self.runner, files, span.start, len).await;
+            let buf = read.ok().flatten().ok_or(Problem::Internal)?;
+            pass.precede(Bytes::copy_from_slice(buf.filled()));
+        }
+        Ok(pass)
     }
 
     /// One step towards the start of `span`. An extent that does not bring it is begun again so many times.
@@ -184,6 +240,9 @@ impl Reader {
                 Want::Wait => {}
             }
             self.changed().await?;
+            if !matches!(self.progress.borrow().state, State::Waiting | State::Running) {
+                return Ok(());
+            }
             if begun > retries && self.fill.ahead().is_missing(chunk) {
                 return Err(self.failure());
             }
@@ -194,7 +253,7 @@ impl Reader {
     async fn in_order(&mut self, span: Span) -> Result<(), Problem> {
         let Progress { frontier, state, failures } = *self.progress.borrow_and_update();
         match state {
-            State::Verified => Ok(()),
+            State::Verified | State::Full => Ok(()),
             State::Waiting | State::Running if frontier > span.start => Ok(()),
             State::Waiting | State::Running if failures == self.failures => self.changed().await,
             _ => Err(self.failure()),

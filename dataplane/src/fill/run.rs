@@ -17,6 +17,7 @@ use oci::{Algorithm, Hasher, Problem};
 use super::{
     Fill, FillCounters, FillFiles, Runner, State,
     files::end_of,
+    room,
     writer::{Party, Tail, Writer},
 };
 use crate::{
@@ -27,9 +28,9 @@ use crate::{
 
 /// What is hashed and written so far. Whoever has it runs the fill.
 pub(super) struct Ingest {
-    hasher: Hasher,
+    pub(super) hasher: Hasher,
     /// Behind the bytes that are hashed; they are written, or their write is in flight.
-    tail: Tail,
+    pub(super) tail: Tail,
     /// Whether bytes of more than one answer are in it.
     is_mixed: bool,
     resumes: u32,
@@ -47,12 +48,17 @@ pub(super) enum End {
     Lost(Problem),
     /// The blob has its name already.
     Here,
+    /// There is no room for more; what is there is good, and written.
+    Full,
 }
 
 impl From<io::Error> for End {
     fn from(error: io::Error) -> End {
+        // Where the file system can hold no room ahead, a write finds out.
+        if room::is_none(&error) {
+            return End::Lost(Problem::DiskFull);
+        }
         End::Lost(match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Problem::DiskFull,
             io::ErrorKind::WouldBlock => Problem::Overloaded { retry_after_s: 1 },
             _ => {
                 tracing::error!(%error, "a fill can't be written");
@@ -115,6 +121,12 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, ingest: Box<Ingest>) {
                 fill.fail(problem, taken);
             }
             Err(End::Failed(problem) | End::Lost(problem)) => lose(&runner, &fill, problem),
+            Err(End::Full) => {
+                tracing::warn!(digest = %fill.digest, "no room for a blob of an upstream: it is passed through");
+                runner.fills.remove(&fill);
+                fill.forget(&runner.io);
+                fill.is_full(Some(taken));
+            }
             Err(End::Here) => {
                 runner.fills.remove(&fill);
                 fill.forget(&runner.io);
@@ -277,6 +289,10 @@ async fn pump(
             if tail.is_at_chunk() && !fill.ahead().run_takes(tail.chunk()) {
                 writer.settle(tail).await?;
                 return Ok(());
+            }
+            if let Err(end) = fill.hold_room(runner, &writer.files, tail.offset).await {
+                writer.settle(tail).await?;
+                return Err(end);
             }
             let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
             let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));

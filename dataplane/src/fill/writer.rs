@@ -48,7 +48,7 @@ pub(super) enum Party {
 pub(super) struct Writer<'a> {
     runner: &'a Runner,
     fill: &'a Fill,
-    files: FillFiles,
+    pub(super) files: FillFiles,
     party: Party,
     in_flight: Option<InFlight>,
     buf: Option<Buf>,

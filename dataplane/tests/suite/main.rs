@@ -6,6 +6,7 @@ mod extents;
 mod fills;
 mod full;
 mod keeper;
+mod pass;
 mod plane;
 mod restart;
 mod rig;
