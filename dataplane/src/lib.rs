@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod cache;
 mod core;
+mod fill;
 mod http;
 mod io;
 pub mod limits;

@@ -404,6 +404,7 @@ impl Connection {
             if *turn >= TURN_BYTES {
                 return Ok(Progress::Turn);
             }
+            let sendable = response.sendable();
             let more_parts = response.has_more_parts();
             let head = &response.head[response.head_sent..];
             let head_len = head.len();
@@ -422,8 +423,12 @@ impl Connection {
                     }
                     core.io.send(&self.socket, [head, &[]], more_parts)?
                 }
+                // The rest of it is not there yet, or is held back.
+                Body::File(_) if sendable == 0 && head.is_empty() => return Ok(Progress::Cold),
+                Body::File(_) if sendable == 0 => core.io.send(&self.socket, [head, &[]], false)?,
                 Body::File(part) => {
-                    let whole = usize::try_from(part.span.len()).unwrap_or(usize::MAX);
+                    let whole = usize::try_from(sendable).unwrap_or(usize::MAX);
+                    let more_parts = more_parts && sendable == part.span.len();
                     let file = &part.blob.file;
                     if let Some(window) = part.in_window() {
                         let more = more_parts || window.len() < whole;

@@ -2,6 +2,7 @@
 //! when a test says so. Each module proves one behaviour, on both legs where a core takes part.
 
 mod bounded;
+mod fills;
 mod full;
 mod keeper;
 mod plane;
