@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::api::Api;
 use crate::metadata::Metadata;
-use crate::mirror::{Mirror, Whose};
+use crate::mirror::Mirror;
 use crate::turn::Turn;
 use crate::{limits, lists};
 
@@ -78,7 +78,7 @@ impl<M: Metadata> Forwards<M> {
         turn: &mut Turn,
     ) -> Result<Reply, Problem> {
         if let Some(mirror) = &self.mirror
-            && let Whose::Upstream(place) = mirror.whose(&repository).await?
+            && let Some(place) = mirror.source(&repository).await?
         {
             return mirror.within(mirror.tags(&place, repository, page, target, turn)).await;
         }
@@ -87,7 +87,7 @@ impl<M: Metadata> Forwards<M> {
 
     async fn referrers(&self, asked: Referrers, target: &str, turn: &mut Turn) -> Result<Reply, Problem> {
         if let Some(mirror) = &self.mirror
-            && let Whose::Upstream(place) = mirror.whose(&asked.repository).await?
+            && let Some(place) = mirror.source(&asked.repository).await?
             && let Some(reply) = mirror.within(mirror.referrers(&place, &asked, target, turn)).await?
         {
             return Ok(reply);

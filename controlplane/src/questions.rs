@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::limits;
 use crate::manifests::{self, MissingReferences};
 use crate::metadata::{DeleteManifest, Metadata, Mount};
-use crate::mirror::{Mirror, Whose};
+use crate::mirror::Mirror;
 use crate::turn::Turn;
 
 /// What a question is answered from.
@@ -156,9 +156,9 @@ impl<M: Metadata> Questions<M> {
             return Ok(Some(link));
         }
         let Some(mirror) = &self.mirror else { return Ok(None) };
-        match mirror.whose(&repository).await? {
-            Whose::Local => Ok(None),
-            Whose::Upstream(place) => mirror.within(mirror.link(&place, digest, turn)).await,
+        match mirror.source(&repository).await? {
+            None => Ok(None),
+            Some(place) => mirror.within(mirror.link(&place, digest, turn)).await,
         }
     }
 
@@ -172,9 +172,9 @@ impl<M: Metadata> Questions<M> {
             return Ok(Some(document));
         }
         let Some(mirror) = &self.mirror else { return Ok(None) };
-        match mirror.whose(&repository).await? {
-            Whose::Local => Ok(None),
-            Whose::Upstream(place) => mirror.within(mirror.manifest(&place, reference, turn)).await,
+        match mirror.source(&repository).await? {
+            None => Ok(None),
+            Some(place) => mirror.within(mirror.manifest(&place, reference, turn)).await,
         }
     }
 
@@ -188,9 +188,9 @@ impl<M: Metadata> Questions<M> {
             return Ok(Some(Description::Whole(document)));
         }
         let Some(mirror) = &self.mirror else { return Ok(None) };
-        match mirror.whose(&repository).await? {
-            Whose::Local => Ok(None),
-            Whose::Upstream(place) => mirror.within(mirror.describe(&place, reference, turn)).await,
+        match mirror.source(&repository).await? {
+            None => Ok(None),
+            Some(place) => mirror.within(mirror.describe(&place, reference, turn)).await,
         }
     }
 

@@ -157,15 +157,6 @@ pub(crate) struct Mirror<M> {
     closed: watch::Sender<bool>,
 }
 
-/// Whose a name is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Whose {
-    /// Pushed here, or to be.
-    Local,
-    /// Pulled from there.
-    Upstream(Place),
-}
-
 impl<M: Metadata> Mirror<M> {
     /// `opened_at` is where the clock goes on from, in milliseconds.
     pub(crate) fn new(sites: Sites, metadata: Arc<M>, parses: Arc<Semaphore>, opened_at: i64) -> Mirror<M> {
@@ -186,19 +177,20 @@ impl<M: Metadata> Mirror<M> {
         }
     }
 
-    /// Whose the name is. What was never written here and has no prefix is the root mirror's, if there is one.
+    /// Where the name's content is pulled from. `None`: it was pushed here, or is to be. What was never written here and
+    /// has no prefix is the root mirror's, if there is one.
     ///
     /// Errors: `NameUnknown` (404) for an upstream's repository that an operator does not want.
-    pub(crate) async fn whose(&self, name: &RepositoryName) -> Result<Whose, Problem> {
+    pub(crate) async fn source(&self, name: &RepositoryName) -> Result<Option<Place>, Problem> {
         let place = match self.names.by_prefix(name) {
             Some(place) => place,
             None => match self.names.by_root(name) {
                 Some(place) if !self.metadata.is_local(*name).await? => place,
-                Some(_) | None => return Ok(Whose::Local),
+                Some(_) | None => return Ok(None),
             },
         };
         if self.site(&place)?.rules.allows(&place.there) {
-            Ok(Whose::Upstream(place))
+            Ok(Some(place))
         } else {
             Err(Problem::NameUnknown(*name))
         }

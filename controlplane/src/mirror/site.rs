@@ -120,9 +120,9 @@ impl Rules {
         }
         match self.tag_ttl.checked_sub(age) {
             Some(left) if !left.is_zero() => Use::Fresh(Some(left)),
-            _ if age <= self.tag_ttl.saturating_add(self.stale_while) => Use::WhileAsking,
+            _ if age < self.tag_ttl.saturating_add(self.stale_while) => Use::WhileAsking,
             _ if self.offline == Offline::Auto => Use::IfDown,
-            _ if age <= self.tag_ttl.saturating_add(self.stale_max) => Use::IfDown,
+            _ if age < self.tag_ttl.saturating_add(self.stale_max) => Use::IfDown,
             _ => Use::No,
         }
     }
@@ -291,10 +291,10 @@ mod tests {
             (0, Use::Fresh(Some(10 * MINUTE))),
             (9, Use::Fresh(Some(MINUTE))),
             (10, Use::WhileAsking),
-            (30, Use::WhileAsking),
-            (31, Use::IfDown),
-            (70, Use::IfDown),
-            (71, Use::No),
+            (29, Use::WhileAsking),
+            (30, Use::IfDown),
+            (69, Use::IfDown),
+            (70, Use::No),
         ] {
             assert_eq!(by(&policy, "latest", minutes), expect, "after {minutes} minutes");
         }
@@ -304,8 +304,7 @@ mod tests {
         assert_eq!(by(&immutable, "v1.2.3", 100_000), Use::Fresh(None));
         assert_eq!(by(&immutable, "v1", 100_000), Use::No);
         let never = Policy { tag_ttl: Duration::ZERO, stale_while: Duration::ZERO, ..policy };
-        assert_eq!(by(&never, "latest", 0), Use::WhileAsking, "the same millisecond");
-        assert_eq!(by(&never, "latest", 1), Use::IfDown);
+        assert_eq!(by(&never, "latest", 0), Use::IfDown, "not even in the same millisecond");
     }
 
     #[test]
