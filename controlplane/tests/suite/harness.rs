@@ -131,6 +131,12 @@ impl Plane {
         self.running.await.unwrap();
     }
 
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        self.metrics.render(&mut text);
+        text
+    }
+
     pub fn counts(&self) -> Counts {
         self.metrics.read()
     }
@@ -218,6 +224,16 @@ impl Plane {
     pub async fn forward(&self, method: &str, target: &str) -> Result<Answered, Problem> {
         let method = Method::parse(method);
         let endpoint = Endpoint::parse(method, target.as_bytes())?;
+        self.forward_as(endpoint, method, target).await
+    }
+
+    /// Sends a request with what it was parsed to.
+    pub async fn forward_as(
+        &self,
+        endpoint: Endpoint,
+        method: Method,
+        target: &str,
+    ) -> Result<Answered, Problem> {
         let reply = self.control.forward(|answer| Forward {
             endpoint,
             method,
