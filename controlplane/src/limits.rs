@@ -59,6 +59,48 @@ pub const MIRRORED_BYTES: u64 = 1 << 30;
 /// How long an upstream's permission for a blob holds.
 pub const GRANT_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
+/// A URL that is asked, as long as presigned ones are, and longer.
+pub const URL_BYTES: usize = 16 << 10;
+
+/// Redirects followed for one request.
+pub const REDIRECTS: usize = 5;
+
+/// What a realm answers.
+pub const TOKEN_BYTES: usize = 64 << 10;
+
+/// Tokens kept for one upstream; one more takes the place of the longest unused.
+pub const TOKENS: usize = 1_024;
+
+/// What a command prints that gives credentials.
+pub const COMMAND_BYTES: usize = 64 << 10;
+
+/// Questions that wait for an upstream's budget at the same time.
+pub const BUDGET_WAITERS: usize = 64;
+
+/// The longest time for which an upstream may ask not to be asked.
+pub const RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
+
+/// How often a pause doubles that an upstream did not name.
+pub const BUDGET_DOUBLINGS: u32 = 6;
+
+/// How often the breaker's pause doubles.
+pub const BREAKER_DOUBLINGS: u32 = 3;
+
+/// The head of a proxy's answer.
+pub const PROXY_HEAD_BYTES: usize = 8 << 10;
+
+/// Headers in an upstream's answer.
+pub const HEADERS: usize = 100;
+
+/// A head of an upstream's answer, and what is read of a body at once.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// Pieces of a blob that wait to be taken; each at most [`READ_BYTES`].
+pub const PIECES: usize = 4;
+
+/// Of what an upstream sends that nobody wants, what is read so that the connection can be used again.
+pub const DISCARD_BYTES: usize = 16 << 10;
+
 // Tuning: how much is done at once or in one step, and when. They refuse nothing: what is more waits in its lane or
 // queue, which is bounded. Another value is as right, and faster or slower on some machine.
 
@@ -119,6 +161,48 @@ pub const USE_NOTED_EVERY: Duration = Duration::from_secs(3600);
 
 /// When a client is told to come again that wants what is not here, of an upstream that is not asked.
 pub const OFFLINE_RETRY_AFTER_S: u32 = 60;
+
+/// Addresses of a host that are tried.
+pub const ADDRESSES: usize = 8;
+
+/// How long an address is tried before the next is tried beside it.
+pub const HEAD_START: Duration = Duration::from_millis(250);
+
+/// How long a connection to an upstream is kept without a request.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
+
+/// Connections to one host that are kept without a request.
+pub const UPSTREAM_IDLE_CONNECTIONS: usize = 16;
+
+/// HTTP/2: what a stream may bring before it is taken, which at 50 ms of distance is 40 MB/s.
+pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// HTTP/2: what all streams of a connection may bring before it is taken.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// HTTP/2: the largest frame.
+pub const FRAME_BYTES: u32 = 64 << 10;
+
+/// HTTP/2: the largest head.
+pub const HEADER_LIST_BYTES: u32 = 64 << 10;
+
+/// HTTP/2: how often a silent connection is asked whether it lives, and how long it may take to say so.
+pub const PING: Duration = Duration::from_secs(15);
+
+/// How long a body is read that nobody wants.
+pub const DISCARD_TIME: Duration = Duration::from_millis(100);
+
+/// How long a command's credentials are used before it is asked again.
+pub const COMMAND_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// How long credentials are sent as they are before their command is asked again.
+pub const BASIC_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// A token that says that it lives shorter lives so long; what it is really worth is seen in a 401.
+pub const TOKEN_SECONDS_MIN: f64 = 60.0;
+
+/// A token that says that it lives longer is used no longer.
+pub const TOKEN_SECONDS_MAX: f64 = 24.0 * 3600.0;
 
 const _: () = assert!(READERS >= 1 && READERS <= 4);
 const _: () = assert!(FORWARDS_AT_ONCE < QUESTIONS_AT_ONCE);
