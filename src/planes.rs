@@ -50,6 +50,7 @@ impl Planes {
             missing_references: config.missing_references,
             writes: writes.clone(),
             epochs: epochs.clone(),
+            mirror: controlplane::MirrorSettings::default(),
         };
         let plane = controlplane::open_with_faults(data.path(), options, faults)
             .map_err(|error| error.to_string())?;
