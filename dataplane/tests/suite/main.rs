@@ -5,6 +5,7 @@ mod bounded;
 mod full;
 mod keeper;
 mod plane;
+mod policies;
 mod restart;
 mod rig;
 mod scrub;
