@@ -112,7 +112,7 @@ impl Upstream {
         let own = base.authority.clone();
         let timeouts = settings.timeouts;
         let connector = connector(&settings, &own)?;
-        let transport = Transport::new(connector.clone(), timeouts.connect + timeouts.first_byte);
+        let transport = Transport::new(connector.clone(), timeouts.first_byte.max(timeouts.connect));
         let metrics = Arc::new(Metrics::default());
         let realms = patterns("realms", &settings.realms)?;
         let tokens =

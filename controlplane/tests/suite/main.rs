@@ -14,3 +14,4 @@ mod preconditions;
 mod referrers;
 mod start_and_stop;
 mod tags;
+mod upstream;
