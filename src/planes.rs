@@ -50,6 +50,7 @@ impl Planes {
             missing_references: config.missing_references,
             writes: writes.clone(),
             epochs: epochs.clone(),
+            mirror: controlplane::MirrorSettings::default(),
         };
         let plane = controlplane::open_with_faults(data.path(), options, faults)
             .map_err(|error| error.to_string())?;
@@ -134,6 +135,7 @@ fn data_settings(config: &Config, data: &DataDirectory) -> dataplane::Settings {
         reserve_bytes: config.reserve_bytes,
         limits: config.limits.clone(),
         namespaces: Arc::default(),
+        complete_percent: Vec::new(),
     }
 }
 

@@ -32,6 +32,33 @@ pub const DOCUMENT_BYTES: usize = 4 << 20;
 /// Media types that an upstream is asked for beside our own.
 pub const ACCEPT_EXTRA: usize = 16;
 
+/// Questions that wait for one upstream. One more is refused: those that need no upstream, or another, go on.
+pub const WAITS_PER_UPSTREAM: usize = 512;
+
+/// Things that an upstream was found not to have, remembered for its `negative_ttl`.
+pub const ABSENCES: u64 = 16_384;
+
+/// Blobs that an upstream's HEAD gave permission for.
+pub const GRANTS: u64 = 16_384;
+
+/// Heads of manifests that are not here.
+pub const OUTLINES: u64 = 4_096;
+
+/// Repositories of an upstream that are known to have been opened by a manifest.
+pub const OPENED: u64 = 4_096;
+
+/// Pages of an upstream's lists, in bytes.
+pub const LISTS_BYTES: u64 = 8 << 20;
+
+/// What is done behind answers at the same time. What finds no place is tried again when it is asked for again.
+pub const BEHIND_AT_ONCE: usize = 32;
+
+/// Kept manifests of all upstreams, with what hangs on them, unless an operator says otherwise.
+pub const MIRRORED_BYTES: u64 = 1 << 30;
+
+/// How long an upstream's permission for a blob holds.
+pub const GRANT_AGE_MAX: Duration = Duration::from_secs(10 * 60);
+
 /// A URL that is asked, as long as presigned ones are, and longer.
 pub const URL_BYTES: usize = 16 << 10;
 
@@ -119,6 +146,21 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// When a client is told to come again whose upstream can't be reached.
 pub const UPSTREAM_RETRY_AFTER_S: u32 = 5;
+
+/// How long a page of an upstream's list is given again without asking.
+pub const LIST_FRESH: Duration = Duration::from_secs(10);
+
+/// How long a page is kept for when its upstream is away.
+pub const LIST_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest that anything is remembered without being written down; a setting that is longer is cut to it.
+pub const REMEMBERED_AT_MOST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How often at most it is written down that a kept manifest was asked for.
+pub const USE_NOTED_EVERY: Duration = Duration::from_secs(3600);
+
+/// When a client is told to come again that wants what is not here, of an upstream that is not asked.
+pub const OFFLINE_RETRY_AFTER_S: u32 = 60;
 
 /// Addresses of a host that are tried.
 pub const ADDRESSES: usize = 8;

@@ -19,6 +19,7 @@ use crate::{
     IoChoice, Settings,
     access::{self, AccessLog, AccessThread},
     core::{Connection, Core, Parts, connection},
+    fill::Fills,
     http::{HttpDate, Lines},
     io::{
         CoreThread, Driver, Faults, Fs, Instant, Io, Listener, ListenerStop, Pool, probe,
@@ -76,6 +77,7 @@ pub struct Running {
 /// What outlives a call: for `/healthz` and `/metrics`.
 pub struct Shared {
     store: Arc<Store>,
+    fills: Arc<Fills>,
     writes: Arc<Writes>,
     metrics: Metrics,
     driver: Driver,
@@ -145,6 +147,10 @@ pub fn start(
     let store =
         store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
     let store = Arc::new(store);
+    let fills = Arc::new(
+        Fills::open(&fs, &settings.namespaces, settings.complete_percent.clone())
+            .map_err(StartError::Data)?,
+    );
     let pool = Pool::start(&fs).map_err(StartError::Thread)?;
     let alarm = Alarm { thread: "keeper", failed: joints.failed.clone() };
     let keeper = store.start_keeper(joints.control.clone(), alarm).map_err(StartError::Thread)?;
@@ -163,6 +169,7 @@ pub fn start(
             index,
             epochs: joints.epochs.clone(),
             namespaces: settings.namespaces.clone(),
+            fills: fills.clone(),
             access,
         };
         let alarm = Alarm { thread: "core", failed: joints.failed.clone() };
@@ -185,7 +192,7 @@ pub fn start(
         acceptor.run();
     });
     let acceptor = acceptor.map_err(StartError::Thread)?;
-    let shared = Arc::new(Shared { store, writes: joints.writes, metrics, driver, warnings });
+    let shared = Arc::new(Shared { store, fills, writes: joints.writes, metrics, driver, warnings });
     let control = joints.control;
     Ok(Running { address, driver, shared, control, stop, mailboxes, threads, acceptor, keeper, access, pool })
 }
@@ -264,6 +271,7 @@ impl Shared {
     pub fn render_metrics(&self, out: &mut String) {
         self.metrics.render(out);
         render_store(self.store.counters(), out);
+        self.fills.render_metrics(out);
     }
 }
 

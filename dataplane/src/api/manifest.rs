@@ -1,9 +1,9 @@
 //! Manifests: end-3, end-7, end-9.
 
-use control::{Came, Document, Manifest, Preconditions, Principal};
+use control::{Document, Manifest, Preconditions, Principal};
 use oci::{Problem, PutManifest, Reference, RepositoryName};
 
-use super::{Unanswered, unchanged};
+use super::{Unanswered, cache_line, unchanged};
 use crate::{
     core::{Connection, Core, Request, Response},
     limits::MANIFEST_BYTES_MAX,
@@ -86,14 +86,7 @@ pub fn respond(
     lines.digest_field("ETag", digest, true);
     lines.field("Content-Type", document.media_type.as_str().as_bytes());
     lines.field("X-Content-Type-Options", b"nosniff");
-    lines.fixed(match document.came {
-        Came::Pushed => "",
-        Came::Hit => "Gantry-Cache: hit\r\n",
-        Came::Fill => "Gantry-Cache: fill\r\n",
-        Came::Stale => {
-            "Gantry-Cache: stale\r\nWarning: 299 - \"gantry: the upstream could not be asked\"\r\n"
-        }
-    });
+    lines.fixed(cache_line(document.came));
     Ok(Response::bytes(200, lines, document.bytes))
 }
 

@@ -5,6 +5,7 @@ mod forward;
 mod manifest;
 mod upload;
 
+use control::{Came, Link};
 use oci::{Digest, Endpoint, Problem, conditional};
 
 use crate::{
@@ -45,7 +46,10 @@ pub fn at_once(core: &Core, endpoint: &Endpoint, head: &Head<'_>) -> Option<Resp
             if !blob.has_the_size_of(&link) {
                 return None;
             }
-            blob::respond(core, digest, blob, &blob::Conditions::of_head(head))
+            if let Link::Upstream { origin, .. } = &link {
+                core.fills.hit(origin);
+            }
+            blob::respond(core, digest, blob::Blob::known(blob, &link), &blob::Conditions::of_head(head))
         }
         Endpoint::GetManifest { repository, reference } => {
             let document = core.known_manifest(repository, reference)?;
@@ -116,6 +120,20 @@ fn unchanged(
         return Ok(Some(Response::empty(304, lines)));
     }
     Ok(None)
+}
+
+/// The line that says of an upstream's content where it was found.
+fn cache_line(came: Came) -> &'static str {
+    match came {
+        Came::Pushed => "",
+        Came::Hit => "Gantry-Cache: hit\r\n",
+        Came::Fill => "Gantry-Cache: fill\r\n",
+        Came::Passed => "Gantry-Cache: pass\r\n",
+        Came::Partial => "Gantry-Cache: partial\r\n",
+        Came::Stale => {
+            "Gantry-Cache: stale\r\nWarning: 299 - \"gantry: the upstream could not be asked\"\r\n"
+        }
+    }
 }
 
 /// end-1.

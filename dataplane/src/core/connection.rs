@@ -404,6 +404,7 @@ impl Connection {
             if *turn >= TURN_BYTES {
                 return Ok(Progress::Turn);
             }
+            let sendable = response.sendable();
             let more_parts = response.has_more_parts();
             let head = &response.head[response.head_sent..];
             let head_len = head.len();
@@ -413,6 +414,12 @@ impl Connection {
                 Body::Bytes(bytes) if head.is_empty() && bytes.is_empty() => return Ok(Progress::Done),
                 Body::Bytes(bytes) if head.is_empty() => core.io.send(&self.socket, [bytes, &[]], false)?,
                 Body::Bytes(bytes) => core.io.send(&self.socket, [head, bytes], false)?,
+                Body::Pass(pass) if head.is_empty() && pass.is_over() => return Ok(Progress::Done),
+                Body::Pass(pass) => match pass.sendable() {
+                    Some(bytes) => core.io.send(&self.socket, [head, &bytes], false)?,
+                    None if head.is_empty() => return Ok(Progress::Cold),
+                    None => core.io.send(&self.socket, [head, &[]], false)?,
+                },
                 Body::File(part) if part.span.is_empty() => {
                     if head.is_empty() {
                         if response.next_part() {
@@ -422,8 +429,12 @@ impl Connection {
                     }
                     core.io.send(&self.socket, [head, &[]], more_parts)?
                 }
+                // The rest of it is not there yet, or is held back.
+                Body::File(_) if sendable == 0 && head.is_empty() => return Ok(Progress::Cold),
+                Body::File(_) if sendable == 0 => core.io.send(&self.socket, [head, &[]], false)?,
                 Body::File(part) => {
-                    let whole = usize::try_from(part.span.len()).unwrap_or(usize::MAX);
+                    let whole = usize::try_from(sendable).unwrap_or(usize::MAX);
+                    let more_parts = more_parts && sendable == part.span.len();
                     let file = &part.blob.file;
                     if let Some(window) = part.in_window() {
                         let more = more_parts || window.len() < whole;
@@ -472,6 +483,7 @@ impl Connection {
                 Body::Empty => {}
                 Body::Bytes(bytes) => drop(bytes.split_to(count - of_head)),
                 Body::File(part) => part.advance(count - of_head),
+                Body::Pass(pass) => pass.advance(count - of_head),
             }
         }
     }

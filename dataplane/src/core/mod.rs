@@ -28,6 +28,7 @@ use connection::Exchange;
 use crate::{
     access::AccessLog,
     cache::Generations,
+    fill::{Fills, Reader, Runner},
     http::HttpDate,
     io::{Instant, Io, out_of_descriptors, unix_time},
     limits::{
@@ -52,6 +53,8 @@ pub struct Core {
     pub counters: Arc<CoreCounters>,
     /// The upstreams by name.
     pub namespaces: Arc<Namespaces>,
+    /// What is on its way from them.
+    pub fills: Arc<Fills>,
     index: usize,
     epochs: Arc<Epochs>,
     links: RefCell<Generations<(RepositoryName, Digest), KnownLink>>,
@@ -134,6 +137,8 @@ pub struct Parts {
     pub epochs: Arc<Epochs>,
     /// The upstreams by name.
     pub namespaces: Arc<Namespaces>,
+    /// What is on its way from them.
+    pub fills: Arc<Fills>,
     /// Where it says what it served.
     pub access: AccessLog,
 }
@@ -148,6 +153,7 @@ impl Core {
             limits: parts.limits,
             counters: parts.counters,
             namespaces: parts.namespaces,
+            fills: parts.fills,
             index: parts.index,
             epochs: parts.epochs,
             links: RefCell::new(Generations::new(LINKS_PER_CORE)),
@@ -222,31 +228,81 @@ impl Core {
     /// Opens a blob of `size_bytes`. One that is not there, not as long, or could not be read, is lost: 500 and
     /// an alarm.
     pub async fn file(&self, digest: &Digest, size_bytes: u64) -> Result<Rc<OpenBlob>, Problem> {
-        if let Some(blob) = self.known_file(digest) {
-            return Ok(blob);
-        }
         if self.store.is_suspect(digest) {
             tracing::error!(%digest, "a blob could not be read; push it again");
             return Err(Problem::BlobLost(*digest));
         }
+        match self.open(digest).await? {
+            Some(blob) if blob.size_bytes == size_bytes => Ok(blob),
+            Some(blob) => {
+                let found_bytes = blob.size_bytes;
+                tracing::error!(%digest, size_bytes, found_bytes, "a blob has the wrong length; push it again");
+                Err(Problem::BlobLost(*digest))
+            }
+            None => {
+                tracing::error!(%digest, "a blob is recorded and its file is gone; push it again");
+                Err(Problem::BlobLost(*digest))
+            }
+        }
+    }
+
+    /// Opens a blob of an upstream's that may be here. `None`: it has to be filled; also if it could not be read, since
+    /// what is filled takes its place.
+    ///
+    /// Errors: [`Problem::UpstreamMisbehaved`]: its length is not what was told of it.
+    pub async fn upstream_file(
+        &self,
+        digest: &Digest,
+        told_bytes: Option<u64>,
+    ) -> Result<Option<Rc<OpenBlob>>, Problem> {
+        if self.store.is_suspect(digest) {
+            return Ok(None);
+        }
+        let blob = self.open(digest).await?;
+        if let (Some(blob), Some(told_bytes)) = (&blob, told_bytes)
+            && blob.size_bytes != told_bytes
+        {
+            let why = "the upstream's blob has another length than its manifest says";
+            return Err(Problem::UpstreamMisbehaved { why });
+        }
+        Ok(blob)
+    }
+
+    /// A reader of the fill of a blob.
+    pub fn join_fill(
+        &self,
+        digest: &Digest,
+        origin: Origin,
+        size_bytes: Option<u64>,
+    ) -> Result<Reader, Problem> {
+        let runner = Runner {
+            io: self.io.clone(),
+            control: self.control.clone(),
+            store: self.store.clone(),
+            fills: self.fills.clone(),
+            origin,
+            size_bytes,
+            blob_bytes_max: self.limits.blob_bytes,
+        };
+        self.fills.join(digest, runner)
+    }
+
+    /// Opens the file that has the digest's name. `None`: there is none.
+    async fn open(&self, digest: &Digest) -> Result<Option<Rc<OpenBlob>>, Problem> {
+        if let Some(blob) = self.known_file(digest) {
+            return Ok(Some(blob));
+        }
         let names = self.store.names();
         let epoch = names.read(names.of_digest(digest));
         match self.store.open_blob(&self.io, digest).await {
-            Ok(Some((file, found_bytes))) if found_bytes == size_bytes => {
+            Ok(Some((file, size_bytes))) => {
                 let blob = Rc::new(OpenBlob::new(file, digest, size_bytes, epoch));
                 if epoch.is_some() {
                     self.files.borrow_mut().insert(*digest, blob.clone(), 1);
                 }
-                Ok(blob)
+                Ok(Some(blob))
             }
-            Ok(Some((_, found_bytes))) => {
-                tracing::error!(%digest, size_bytes, found_bytes, "a blob has the wrong length; push it again");
-                Err(Problem::BlobLost(*digest))
-            }
-            Ok(None) => {
-                tracing::error!(%digest, "a blob is recorded and its file is gone; push it again");
-                Err(Problem::BlobLost(*digest))
-            }
+            Ok(None) => Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 Err(Problem::Overloaded { retry_after_s: 1 })
             }

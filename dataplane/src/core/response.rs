@@ -10,10 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use control::{Epoch, Link};
-use oci::{Digest, Span};
+use oci::{Digest, Problem, Span};
 
 use super::Core;
 use crate::{
+    fill::{Advance, Pass, Reader},
     http::Lines,
     io::{Buf, File, is_damage},
     limits::{BUF_BYTES, POOL_RETRY},
@@ -41,6 +42,8 @@ pub enum Body {
     Bytes(Bytes),
     /// A part of a file.
     File(FilePart),
+    /// What goes through without being kept.
+    Pass(Box<Pass>),
 }
 
 /// What is left to send of a part of a file, and what comes after it.
@@ -53,6 +56,8 @@ pub struct FilePart {
     window: Option<Window>,
     /// The parts after this one.
     rest: Option<Box<Multipart>>,
+    /// The fill that the file belongs to, as long as not all of it may be sent.
+    filling: Option<Box<Reader>>,
 }
 
 struct Window {
@@ -117,6 +122,14 @@ impl Response {
         matches!(&self.body, Body::File(part) if part.rest.is_some())
     }
 
+    /// How much of the span may be sent now.
+    pub fn sendable(&mut self) -> u64 {
+        match &mut self.body {
+            Body::File(part) => part.sendable(),
+            Body::Empty | Body::Bytes(_) | Body::Pass(_) => 0,
+        }
+    }
+
     /// Moves on to the next part, if there is one.
     pub fn next_part(&mut self) -> bool {
         let Body::File(part) = &mut self.body else { return false };
@@ -146,7 +159,7 @@ impl Response {
     pub fn file_name(&self) -> &str {
         match &self.body {
             Body::File(part) => part.blob.file.name(),
-            Body::Empty | Body::Bytes(_) => "none",
+            Body::Empty | Body::Bytes(_) | Body::Pass(_) => "none",
         }
     }
 
@@ -161,11 +174,27 @@ impl Response {
     /// Reads what the sender found missing in memory, so that it can go on. A pool that is full is asked again for
     /// as long as a client may stall.
     pub async fn more(&mut self, core: &Core) -> io::Result<()> {
-        let Body::File(part) = &mut self.body else { return Ok(()) };
+        let told = |problem: Problem| io::Error::other(problem.message());
+        let part = match &mut self.body {
+            Body::Empty | Body::Bytes(_) => return Ok(()),
+            Body::Pass(pass) => return pass.more().await.map_err(told),
+            Body::File(part) => part,
+        };
+        if part.sendable() == 0
+            && let Some(reader) = &mut part.filling
+        {
+            match reader.advance(part.span).await.map_err(told)? {
+                Advance::Look => {}
+                // One of several parts can't be the last thing that is sent.
+                Advance::Pass(_) if part.rest.is_some() => return Err(told(Problem::DiskFull)),
+                Advance::Pass(pass) => self.body = Body::Pass(pass),
+            }
+            return Ok(());
+        }
         core.counters.cold_read();
         // The old window's buffer goes home before another is asked for.
         part.window = None;
-        let len = usize::try_from(part.span.len()).unwrap_or(BUF_BYTES).min(BUF_BYTES);
+        let len = usize::try_from(part.sendable()).unwrap_or(BUF_BYTES).min(BUF_BYTES);
         let at = part.span.start;
         let until = core.io.now() + core.limits.send_stall_timeout;
         loop {
@@ -205,17 +234,39 @@ impl OpenBlob {
 
     /// The file of a blob of that digest and length; `epoch` as in the field.
     pub fn new(file: File, digest: &Digest, size_bytes: u64, epoch: Option<Epoch>) -> OpenBlob {
+        OpenBlob { digest: *digest, file, size_bytes, lines: OpenBlob::lines_of(digest), epoch }
+    }
+
+    /// The lines of a head that every answer about this blob has.
+    pub fn lines_of(digest: &Digest) -> Box<[u8]> {
         let mut lines = Lines::default();
         lines.digest_field("Docker-Content-Digest", digest, false).digest_field("ETag", digest, true);
         lines.fixed("Accept-Ranges: bytes\r\nX-Content-Type-Options: nosniff\r\n");
-        OpenBlob { digest: *digest, file, size_bytes, lines: lines.into_bytes().into_boxed_slice(), epoch }
+        lines.into_bytes().into_boxed_slice()
     }
 }
 
 impl FilePart {
     /// All that `span` says.
     pub fn new(blob: Rc<OpenBlob>, span: Span) -> FilePart {
-        FilePart { blob, span, window: None, rest: None }
+        FilePart { blob, span, window: None, rest: None, filling: None }
+    }
+
+    /// The same of a file that is being filled.
+    pub fn of_fill(self, reader: Option<Reader>) -> FilePart {
+        FilePart { filling: reader.map(Box::new), ..self }
+    }
+
+    /// How many bytes from the start of the span may be sent now. 0 of a span that is not empty: wait for more.
+    pub fn sendable(&mut self) -> u64 {
+        let Some(reader) = &mut self.filling else { return self.span.len() };
+        match reader.end(self.span) {
+            Some(end) => end.clamp(self.span.start, self.span.end) - self.span.start,
+            None => {
+                self.filling = None;
+                self.span.len()
+            }
+        }
     }
 
     /// Several spans. Also gives the length of the whole body and its boundary.
@@ -226,7 +277,7 @@ impl FilePart {
         let length = parts.length();
         let name = String::from_utf8_lossy(&parts.boundary).into_owned();
         let nothing = Span { start: 0, end: 0 };
-        (FilePart { blob, span: nothing, window: None, rest: Some(Box::new(parts)) }, length, name)
+        (FilePart { rest: Some(Box::new(parts)), ..FilePart::new(blob, nothing) }, length, name)
     }
 
     /// What was read of the span's start, if anything.

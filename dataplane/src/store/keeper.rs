@@ -24,10 +24,11 @@ use super::{
     upload_data,
 };
 use crate::{
+    fill::FillFiles,
     io::{File, Instant, unix_time},
     limits::{
-        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN, SYNCFS_REST,
-        SYNCS_AT_ONCE,
+        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, FILLED_WAIT_TIME, SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN,
+        SYNCFS_REST, SYNCS_AT_ONCE,
     },
 };
 
@@ -37,6 +38,23 @@ pub(super) struct Member {
     pub(super) files: Files,
     pub(super) digest: Digest,
     pub(super) answer: oneshot::Sender<Result<(), Problem>>,
+}
+
+/// A blob that was filled and verified, and whose bytes are synced.
+pub struct Filled {
+    /// What its bytes hash to.
+    pub digest: Digest,
+    /// Their number.
+    pub size_bytes: u64,
+    /// Where they are.
+    pub files: FillFiles,
+}
+
+/// One that waits for its name, and who waits for that.
+struct Unnamed {
+    filled: Filled,
+    since: Instant,
+    answer: oneshot::Sender<Result<(), Problem>>,
 }
 
 /// What a member needs to have its name.
@@ -87,20 +105,56 @@ impl Keeper {
 
     /// Commits what waits, in batches, until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        while let Some(waiting) = self.shared.queue.next() {
+        while let Some((waiting, unnamed)) = self.shared.queue.next() {
+            let named = self.name_filled(unnamed);
             let mut batch = self.look_up(waiting);
-            match self.make_durable(&mut batch) {
-                Ok(results) => self.answer(batch, results),
+            let directories = named.iter().map(|(unnamed, _)| unnamed.filled.digest.algorithm()).collect();
+            match self.make_durable(&mut batch, directories) {
+                Ok(results) => {
+                    self.answer(batch, results);
+                    // Who waited and is gone had it read already.
+                    named.into_iter().for_each(|(unnamed, result)| drop(unnamed.answer.send(result)));
+                }
                 Err(lost) => self.give_up(batch, lost),
             }
         }
     }
 
+    /// Links what was filled. Its names need no row: they are durable with the next sync of their directory, and
+    /// one that is lost before that is a miss.
+    fn name_filled(&self, unnamed: Vec<Unnamed>) -> Vec<(Unnamed, Result<(), Problem>)> {
+        let name = |unnamed: Unnamed| {
+            let result = self
+                .shared
+                .allowed()
+                .and_then(|()| self.name_one(&unnamed.filled).map_err(|error| problem_of(&error)));
+            (unnamed, result)
+        };
+        unnamed.into_iter().map(name).collect()
+    }
+
+    fn name_one(&self, filled: &Filled) -> io::Result<()> {
+        let (fs, suspects) = (&self.shared.fs, &self.shared.suspects);
+        let (ours, path) = (filled.files.id.data(), blob_path(&filled.digest));
+        if fs.link(&ours, &path)? {
+            suspects.clear(&filled.digest);
+        } else if suspects.has(&filled.digest) {
+            let names = &self.shared.names;
+            names.revoking(&mut vec![names.of_digest(&filled.digest)], || fs.rename(&ours, &path))?;
+            suspects.clear(&filled.digest);
+        }
+        Ok(())
+    }
+
     /// All that a 201 means, in order. Members that fail alone are answered and taken out of the batch.
-    fn make_durable(&mut self, batch: &mut Vec<Named>) -> Result<Vec<Result<(), Problem>>, Lost> {
+    fn make_durable(
+        &mut self,
+        batch: &mut Vec<Named>,
+        mut directories: BTreeSet<Algorithm>,
+    ) -> Result<Vec<Result<(), Problem>>, Lost> {
         self.close_files(batch);
         self.sync_data(batch)?;
-        let directories = self.give_names(batch);
+        self.give_names(batch, &mut directories);
         self.sync_directories(&directories)?;
         self.commit(batch)
     }
@@ -217,9 +271,8 @@ impl Keeper {
         })
     }
 
-    /// Links. Gives the directories whose names have to be made durable.
-    fn give_names(&self, batch: &mut Vec<Named>) -> BTreeSet<Algorithm> {
-        let mut directories = BTreeSet::new();
+    /// Links. Adds the directories whose names have to be made durable.
+    fn give_names(&self, batch: &mut Vec<Named>, directories: &mut BTreeSet<Algorithm>) {
         self.keep(batch, |(member, name)| {
             let (fs, ours) = (&self.shared.fs, upload_data(&member.open.id));
             let (digest, path) = (member.digest, blob_path(&member.digest));
@@ -241,7 +294,6 @@ impl Keeper {
             directories.insert(digest.algorithm());
             Ok(())
         });
-        directories
     }
 
     fn sync_directories(&mut self, directories: &BTreeSet<Algorithm>) -> Result<(), Lost> {
@@ -391,6 +443,7 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct Waiting {
     members: VecDeque<Member>,
+    unnamed: VecDeque<Unnamed>,
     closed: bool,
 }
 
@@ -407,22 +460,48 @@ impl Queue {
         Ok(())
     }
 
+    /// Enqueues. It waits for members to share a sync with, but not for long. There are never more than there are
+    /// fills.
+    ///
+    /// Errors: [`Problem::Overloaded`]: the queue is closed.
+    pub(super) fn push_filled(
+        &self,
+        filled: Filled,
+        answer: oneshot::Sender<Result<(), Problem>>,
+    ) -> Result<(), Problem> {
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return Err(super::OVERLOADED);
+        }
+        waiting.unnamed.push_back(Unnamed { filled, since: Instant::now(), answer });
+        drop(waiting);
+        self.work.notify_one();
+        Ok(())
+    }
+
     pub(super) fn close(&self) {
         self.waiting().closed = true;
         self.work.notify_all();
     }
 
-    /// What waits, up to a batch; waits for something. `None`: closed and empty.
-    fn next(&self) -> Option<Vec<Member>> {
+    /// What waits, up to a batch, and with it all that was filled; waits for something. `None`: closed and empty.
+    fn next(&self) -> Option<(Vec<Member>, Vec<Unnamed>)> {
         let mut waiting = self.waiting();
         while waiting.members.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            waiting = self.work.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            let oldest = waiting.unnamed.front().map(|unnamed| Instant::now().since(unnamed.since));
+            waiting = match oldest {
+                Some(age) if waiting.closed || age >= FILLED_WAIT_TIME => break,
+                Some(age) => self
+                    .work
+                    .wait_timeout(waiting, FILLED_WAIT_TIME - age)
+                    .map_or_else(|poisoned| poisoned.into_inner().0, |(waiting, _)| waiting),
+                None if waiting.closed => return None,
+                None => self.work.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            };
         }
         let count = waiting.members.len().min(BATCH_MEMBERS_MAX);
-        Some(waiting.members.drain(..count).collect())
+        let unnamed = waiting.unnamed.drain(..).collect();
+        Some((waiting.members.drain(..count).collect(), unnamed))
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {

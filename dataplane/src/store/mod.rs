@@ -37,6 +37,7 @@ use std::{
 
 use control::{Control, DiskHealth, Epoch, Epochs, Principal, Writes};
 use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
+use tokio::sync::oneshot;
 
 use crate::{
     io::{File, Fs, Instant, Io, spawn_named, unix_time},
@@ -44,6 +45,7 @@ use crate::{
 };
 
 pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
+pub use keeper::Filled;
 pub use record::{Record, Step, Told, read as read_records};
 pub use start::open;
 pub use upload::Upload;
@@ -157,6 +159,32 @@ impl Store {
             None => Ok(None),
         })
         .await
+    }
+
+    /// Whether there is a file of the blob's name.
+    pub async fn has_name(&self, io: &Io, digest: &Digest) -> io::Result<bool> {
+        let path = blob_path(digest);
+        io.fs(move |fs| Ok(fs.stat(&path)?.is_some())).await
+    }
+
+    /// Gives a filled and verified file its digest's name, for reads of the future. It may take some seconds: the
+    /// name waits for a push to share a sync with. The fill's own name stays.
+    ///
+    /// Errors: [`Problem::WritesRefused`], [`Problem::Overloaded`], [`Problem::DiskFull`], [`Problem::Internal`]; the
+    /// digest has no name then, or had one before.
+    pub async fn keep(&self, io: &Io, filled: Filled) -> Result<(), Problem> {
+        self.shared.allowed()?;
+        let data = filled.files.data.clone();
+        // Here, so that no push waits for it.
+        let synced = io.fs(move |fs| Ok(fs.sync_data(&data)));
+        if let Err(error) = synced.await.map_err(|error| problem_of(&error))? {
+            tracing::error!(%error, "a sync failed; writes are refused until a restart");
+            self.shared.writes.refuse(control::Refusal::SyncFailed);
+            return Err(Problem::Internal);
+        }
+        let (answer, reply) = oneshot::channel();
+        self.shared.queue.push_filled(filled, answer)?;
+        reply.await.unwrap_or(Err(Problem::Internal))
     }
 
     /// Whether the blob's file is there with this length, and nobody failed to read it.

@@ -17,6 +17,7 @@ use super::{
     upload_data, upload_state,
 };
 use crate::{
+    fill::FILLS,
     io::{Fs, Instant, Stat, unix_time},
     limits::{EPOCH_SLOTS, STATE_RECORD_BYTES_MAX, STATE_RECORDS_READ_MAX},
 };
@@ -79,6 +80,7 @@ fn make_directories(fs: &Fs) -> io::Result<()> {
         made |= fs.make_directory(blob_directory(algorithm))?;
     }
     made |= fs.make_directory(UPLOADS)?;
+    made |= fs.make_directory(FILLS)?;
     if made { fs.sync_volume() } else { Ok(()) }
 }
 
@@ -86,9 +88,9 @@ fn make_directories(fs: &Fs) -> io::Result<()> {
 fn check_device(fs: &Fs) -> io::Result<()> {
     let device = |path| Ok::<_, io::Error>(fs.stat(path)?.map(|stat| stat.device));
     let uploads = device(UPLOADS)?;
-    for algorithm in Algorithm::ALL {
-        if device(blob_directory(algorithm))? != uploads {
-            return Err(io::Error::other("blobs and uploads have to be on one volume"));
+    for other in Algorithm::ALL.map(blob_directory).into_iter().chain([FILLS]) {
+        if device(other)? != uploads {
+            return Err(io::Error::other("blobs, uploads and fills have to be on one volume"));
         }
     }
     Ok(())

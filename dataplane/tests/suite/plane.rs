@@ -17,6 +17,8 @@ use dataplane::{
     testing::{Driver, Faults},
 };
 
+use oci::{Namespace, Namespaces};
+
 use crate::rig::{Place, wait_for};
 
 /// One core, and nobody who answers it until a test has said how.
@@ -37,7 +39,26 @@ impl Plane {
 
     /// With these limits, and maybe with an access log, of which nobody sees anything.
     pub fn with(leg: Driver, access_log: bool, limits: Limits) -> Plane {
-        let place = Arc::new(Place::new());
+        Plane::over(Arc::new(Place::new()), leg, access_log, limits)
+    }
+
+    /// With this much of a blob of its upstream completed without a reader.
+    pub fn completing(leg: Driver, percent: Option<u8>) -> Plane {
+        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent)
+    }
+
+    /// A process that finds what an earlier one left in `place`.
+    pub fn over(place: Arc<Place>, leg: Driver, access_log: bool, limits: Limits) -> Plane {
+        Plane::make(place, leg, access_log, limits, None)
+    }
+
+    fn make(
+        place: Arc<Place>,
+        leg: Driver,
+        access_log: bool,
+        limits: Limits,
+        complete_percent: Option<u8>,
+    ) -> Plane {
         let faults = Faults::recording();
         let (control, Lanes { questions, forwards }) = Control::lanes(QUESTIONS_MAX, FORWARDS_MAX);
         let settings = Settings {
@@ -51,7 +72,8 @@ impl Plane {
             access_log,
             reserve_bytes: 1 << 20,
             limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..limits },
-            namespaces: Arc::default(),
+            namespaces: Arc::new(one_upstream()),
+            complete_percent: vec![complete_percent],
         };
         let joints = Joints {
             control: control.clone(),
@@ -95,6 +117,11 @@ impl Plane {
 
     /// The value of a sample that has no labels.
     pub fn metric(&self, name: &str) -> u64 {
+        self.sample(name)
+    }
+
+    /// The value of the one sample of this name and these labels.
+    pub fn sample(&self, name: &str) -> u64 {
         let mut text = String::new();
         self.running.shared().render_metrics(&mut text);
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -107,6 +134,14 @@ impl Plane {
         drop(self.control);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
+}
+
+/// docker.io, by the prefix `hub`.
+fn one_upstream() -> Namespaces {
+    let mut namespaces = Namespaces::default();
+    let (ns, prefix) = ("docker.io".into(), "hub".into());
+    namespaces.add(Namespace { ns, prefix, adds_library: true }).unwrap();
+    namespaces
 }
 
 /// Descriptors of this process that are open on files in `folder` of this place.

@@ -289,3 +289,13 @@ pub async fn all_at_once<T>(
     .await;
     results.into_iter().flatten().collect()
 }
+
+/// Looks until it is so.
+#[track_caller]
+pub fn until(what: &str, mut ready: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !ready() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it never came to be: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,57 @@
+//! What fills have done, for each upstream, and the OpenMetrics text of it.
+//!
+//! Invariants: the label is the upstream's `ns` of the configuration; no text of a client becomes one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What fills from one upstream have done. Relaxed: each number is right by itself.
+#[derive(Debug, Default)]
+pub struct FillCounters {
+    /// Of the upstream, as clients call it.
+    pub ns: Box<str>,
+    /// Blobs that were asked for and had their name.
+    pub hits: AtomicU64,
+    /// Blobs that were asked for and had not.
+    pub misses: AtomicU64,
+    /// Those of them that found a fill under way.
+    pub coalesced: AtomicU64,
+    /// Fills that run now.
+    pub running: AtomicU64,
+    /// Bytes that came from the origin.
+    pub fetched_bytes: AtomicU64,
+    /// Requests to the origin beyond the first of a fill.
+    pub resumes: AtomicU64,
+    /// Answers that were not kept, since there was no room.
+    pub passes: AtomicU64,
+    /// Fills whose bytes were not those of their digest.
+    pub mismatches: AtomicU64,
+    /// Fills that were stopped since nobody wanted them any more.
+    pub stops: AtomicU64,
+}
+
+/// Appends the families of all upstreams; nothing if there are none.
+pub fn render(upstreams: &[FillCounters], out: &mut String) {
+    type Of = fn(&FillCounters) -> &AtomicU64;
+    let families: [(&str, &str, &str, Of); 9] = [
+        ("hits", "counter", "Blobs that were asked for and were here.", |of| &of.hits),
+        ("misses", "counter", "Blobs that were asked for and were not here.", |of| &of.misses),
+        ("coalesced", "counter", "Misses that found a fill under way.", |of| &of.coalesced),
+        ("running", "gauge", "Fills that run.", |of| &of.running),
+        ("fetched_bytes", "counter", "Bytes of blobs that came from the upstream.", |of| &of.fetched_bytes),
+        ("resumes", "counter", "Fills that were gone on with after the upstream failed.", |of| &of.resumes),
+        ("passes", "counter", "Answers that were not kept, since there was no room.", |of| &of.passes),
+        ("mismatches", "counter", "Fills whose bytes were not those of their digest.", |of| &of.mismatches),
+        ("stops", "counter", "Fills that stopped since nobody wanted them any more.", |of| &of.stops),
+    ];
+    if upstreams.is_empty() {
+        return;
+    }
+    for (name, kind, help, of) in families {
+        let total = if kind == "counter" { "_total" } else { "" };
+        out.push_str(&format!("# TYPE gantry_fill_{name} {kind}\n# HELP gantry_fill_{name} {help}\n"));
+        for upstream in upstreams {
+            let value = of(upstream).load(Ordering::Relaxed);
+            out.push_str(&format!("gantry_fill_{name}{total}{{upstream=\"{}\"}} {value}\n", upstream.ns));
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Fills: blobs that are not here yet, on their way from an origin to a file and to everybody who waits for them.
+//!
+//! ```text
+//! reader ──join──► Fills: digest → Fill ◄──publishes── run: fetch → hash and write → verify → keeper
+//!    └── sends the file up to the frontier, and the end of its answer once all was verified
+//! ```
+//!
+//! Owns: the table of fills, their files under `fills/`, and what their readers may send.
+//!
+//! Invariants: one fill per digest in the process, which belongs to nobody: no reader's leaving or slowness reaches
+//! it. Who has taken a fill's [`Ingest`] out is the only one to write to it. No answer is complete before its bytes were
+//! verified; one that was not is cut. A digest gets its name under `blobs/` only after the sync of its bytes.
+
+mod ahead;
+mod counters;
+mod extent;
+mod files;
+mod pass;
+mod reader;
+mod room;
+mod run;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use control::{Control, Origin};
+use oci::{Digest, Namespaces, Problem};
+use tokio::sync::{OnceCell, watch};
+
+pub use counters::FillCounters;
+pub use files::{FILLS, FillFiles, FillId};
+pub use pass::Pass;
+pub use reader::{Advance, Reader, Ready};
+
+use ahead::Ahead;
+use files::Left;
+use pass::Passing;
+use room::Units;
+use run::{End, Ingest};
+
+use crate::{
+    io::{Fs, Io},
+    limits::FILLS_MAX,
+    store::Store,
+};
+
+/// All fills of the process, by digest. A mutex, because any core may be asked for any blob; it is held for a look-up,
+/// once for each miss.
+pub struct Fills {
+    table: Mutex<HashMap<Digest, Arc<Fill>>>,
+    counters: Box<[FillCounters]>,
+    /// For each upstream, how many percent of a blob have to be here for it to be completed without a reader.
+    complete_percent: Box<[Option<u8>]>,
+    passing: Passing,
+}
+
+/// One fill. What is in it is seen by all who wait for it.
+pub struct Fill {
+    digest: Digest,
+    progress: watch::Sender<Progress>,
+    readers: AtomicUsize,
+    /// Nobody runs it while this is here.
+    idle: Mutex<Option<Box<Ingest>>>,
+    /// What is there ahead of the frontier. A mutex, because readers on all cores look and claim; held for a look-up.
+    ahead: Mutex<Ahead>,
+    files: OnceCell<FillFiles>,
+    /// What it holds of the volume. A mutex, because extents on all cores hold more; for a look-up.
+    units: Mutex<Units>,
+    size_bytes: OnceLock<u64>,
+    /// Records in its journal.
+    records: AtomicU64,
+    /// Why it was last given up, in whole or in part.
+    failure: Mutex<Option<Problem>>,
+}
+
+/// How far a fill is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Progress {
+    /// Bytes from the start that are hashed and in the file.
+    frontier: u64,
+    state: State,
+    /// How often its run was given up: who waited for that is told, who comes after it may try again.
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The origin has not answered yet, or nobody wants it any more.
+    Waiting,
+    /// Bytes arrive.
+    Running,
+    /// All are there, and are those of the digest.
+    Verified,
+    /// The blob had come before this was begun: it has its name.
+    Here,
+    /// Its bytes can't be used. Another fill of the same digest may be.
+    Again,
+    /// There is no room for more of it: who wants it gets it by a request of their own.
+    Full,
+    /// It can't be had, and nothing of it is kept.
+    Lost,
+}
+
+/// What a fill is run with: what the core that began it has.
+#[derive(Clone)]
+pub struct Runner {
+    /// Its world.
+    pub io: Io,
+    /// Whom it asks for the bytes.
+    pub control: Control,
+    /// Who takes the blob in the end.
+    pub store: Arc<Store>,
+    /// Where it is known.
+    pub fills: Arc<Fills>,
+    /// Where its bytes come from.
+    pub origin: Origin,
+    /// What was told of its length, in bytes.
+    pub size_bytes: Option<u64>,
+    /// A blob may be this long, in bytes.
+    pub blob_bytes_max: u64,
+}
+
+impl Fills {
+    /// What earlier processes left in `fs`, and whatever will come. `complete_percent` is for each upstream, in the order
+    /// of `namespaces`. Blocks; for the start.
+    pub fn open(
+        fs: &Fs,
+        namespaces: &Namespaces,
+        complete_percent: Vec<Option<u8>>,
+    ) -> std::io::Result<Fills> {
+        let mut table = HashMap::new();
+        for left in files::left(fs)? {
+            if table.len() == FILLS_MAX {
+                FillFiles::remove(fs, left.files.id)?;
+            } else {
+                table.insert(left.digest, Arc::new(Fill::restored(left)));
+            }
+        }
+        let counters = |ns: &str| FillCounters { ns: ns.into(), ..FillCounters::default() };
+        let counters = namespaces.iter().map(|namespace| counters(&namespace.ns)).collect();
+        Ok(Fills {
+            table: Mutex::new(table),
+            counters,
+            complete_percent: complete_percent.into(),
+            passing: Passing::default(),
+        })
+    }
+
+    /// What was done, as OpenMetrics text.
+    pub fn render_metrics(&self, out: &mut String) {
+        counters::render(&self.counters, out);
+    }
+
+    /// The counters of one upstream. `None`: there is no such, which nobody who has a link can meet.
+    pub fn of(&self, origin: &Origin) -> Option<&FillCounters> {
+        self.counters.get(usize::from(origin.upstream))
+    }
+
+    /// A blob of this origin was asked for and had its name.
+    pub fn hit(&self, origin: &Origin) {
+        if let Some(counters) = self.of(origin) {
+            counters.hits.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A reader of the fill of `digest`. Nothing is fetched before it says what it wants.
+    ///
+    /// Errors: [`Problem::Overloaded`]: too many fills.
+    pub fn join(&self, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
+        let counters = self.of(&runner.origin);
+        if let Some(counters) = counters {
+            counters.misses.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut table = self.table();
+        if !table.contains_key(digest) {
+            if table.len() >= FILLS_MAX {
+                let idle = table.iter().find(|(_, fill)| fill.is_unwanted()).map(|(digest, _)| *digest);
+                let idle = idle.and_then(|digest| table.remove(&digest));
+                let Some(idle) = idle else { return Err(Problem::Overloaded { retry_after_s: 1 }) };
+                idle.forget(&runner.io);
+            }
+            table.insert(*digest, Arc::new(Fill::new(*digest)));
+        } else if let Some(counters) = counters {
+            counters.coalesced.fetch_add(1, Ordering::Relaxed);
+        }
+        let fill = table.get(digest).ok_or(Problem::Internal)?;
+        Ok(Reader::of(fill, runner))
+    }
+
+    /// Takes a fill out of the table, unless another has its place.
+    fn remove(&self, fill: &Arc<Fill>) {
+        let mut table = self.table();
+        if table.get(&fill.digest).is_some_and(|known| Arc::ptr_eq(known, fill)) {
+            table.remove(&fill.digest);
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fill {
+    fn new(digest: Digest) -> Fill {
+        Fill {
+            digest,
+            progress: watch::Sender::new(Progress { frontier: 0, state: State::Waiting, failures: 0 }),
+            readers: AtomicUsize::new(0),
+            idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
+            ahead: Mutex::default(),
+            files: OnceCell::new(),
+            units: Mutex::default(),
+            size_bytes: OnceLock::new(),
+            records: AtomicU64::new(0),
+            failure: Mutex::default(),
+        }
+    }
+
+    fn restored(left: Left) -> Fill {
+        Fill {
+            ahead: Mutex::new(Ahead::left(left.chunks)),
+            files: OnceCell::new_with(Some(left.files)),
+            size_bytes: OnceLock::from(left.size_bytes),
+            records: AtomicU64::new(left.records),
+            ..Fill::new(left.digest)
+        }
+    }
+
+    /// Runs it on this core, if nobody does.
+    fn go_on(self: &Arc<Fill>, runner: Runner) {
+        let ingest = {
+            let mut idle = self.idle();
+            let state = self.progress.borrow().state;
+            if state == State::Waiting { idle.take() } else { None }
+        };
+        if let Some(ingest) = ingest {
+            runner.io.clone().spawn(run::run(runner, self.clone(), ingest));
+        }
+    }
+
+    /// The run ends, unless somebody has come who wants it: then it goes on.
+    fn stop(&self, ingest: Box<Ingest>) -> Option<Box<Ingest>> {
+        // Who comes later looks behind this lock.
+        let mut idle = self.idle();
+        if self.readers() > 0 {
+            return Some(ingest);
+        }
+        self.publish(State::Waiting, ingest.tail.offset);
+        *idle = Some(ingest);
+        None
+    }
+
+    /// The run ends without success. Who waits for it is told why; what is there is kept for who comes next.
+    fn fail(&self, problem: Problem, ingest: Box<Ingest>) {
+        let mut idle = self.idle();
+        *self.failure() = Some(problem);
+        self.progress.send_modify(|progress| progress.failures += 1);
+        self.publish(State::Waiting, ingest.tail.offset);
+        *idle = Some(ingest);
+    }
+
+    /// There is no room for more. Who reads it takes over the hash of what is there.
+    fn is_full(&self, ingest: Option<Box<Ingest>>) {
+        let frontier = self.progress.borrow().frontier;
+        let mut idle = self.idle();
+        if ingest.is_some() {
+            *idle = ingest;
+        }
+        self.publish(State::Full, frontier);
+    }
+
+    /// It is over, and nothing is kept.
+    fn give_up(&self, problem: Problem) {
+        *self.failure() = Some(problem);
+        self.publish(State::Lost, 0);
+    }
+
+    /// An extent ended early.
+    fn extent_failed(&self, problem: Problem) {
+        *self.failure() = Some(problem);
+    }
+
+    /// Whether so much is there that it is completed without a reader.
+    fn is_to_be_completed(&self, runner: &Runner, there_bytes: u64) -> bool {
+        let percent = runner.fills.complete_percent.get(usize::from(runner.origin.upstream));
+        let (Some(Some(percent)), Some(size_bytes)) = (percent, self.size_bytes.get()) else { return false };
+        u128::from(there_bytes) * 100 >= u128::from(*size_bytes) * u128::from(*percent)
+    }
+
+    /// Its files, which are made when its first bytes come.
+    async fn open_files(&self, runner: &Runner) -> Result<FillFiles, End> {
+        let files = self.files.get_or_try_init(|| async {
+            let id = FillId::from_bytes(runner.io.unguessable()?);
+            let (digest, size_bytes) = (self.digest, self.size_bytes.get().copied());
+            runner.io.fs(move |fs| FillFiles::create(fs, id, &digest, size_bytes)).await
+        });
+        match files.await {
+            Ok(files) => Ok(files.clone()),
+            Err(error) if room::is_none(&error) => Err(End::Full),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes its files away. Whoever has them open reads on.
+    fn forget(&self, io: &Io) {
+        let Some(id) = self.files.get().map(|files| files.id) else { return };
+        // What is not removed now is found by the next start.
+        drop(io.fs(move |fs| FillFiles::remove(fs, id)));
+    }
+
+    fn readers(&self) -> usize {
+        self.readers.load(Ordering::SeqCst)
+    }
+
+    fn is_unwanted(&self) -> bool {
+        self.readers() == 0 && self.idle().is_some()
+    }
+
+    fn publish(&self, state: State, frontier: u64) {
+        self.progress.send_modify(|progress| *progress = Progress { frontier, state, ..*progress });
+    }
+
+    /// Something is there, or free, that was not.
+    fn wake(&self) {
+        self.progress.send_modify(|_| {});
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn units(&self) -> MutexGuard<'_, Units> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Box<Ingest>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Problem>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

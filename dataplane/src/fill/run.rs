@@ -1,0 +1,387 @@
+//! The task that fills: fetch, hash and write, publish, verify, hand over to the keeper.
+//!
+//! Invariants: at most one write is in flight; the frontier moves when it has ended. The hash covers exactly what lies
+//! before the frontier. Bytes that were not verified get no name.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use control::Fetched;
+use oci::{Algorithm, Hasher, Problem};
+
+use super::{
+    Fill, FillCounters, FillFiles, Runner, State,
+    files::end_of,
+    room,
+    writer::{Party, Tail, Writer},
+};
+use crate::{
+    io::Buf,
+    limits::{FILL_CHUNK_BYTES, FILL_RESUME_PAUSE, FILL_RESUMES_MAX},
+    store::Filled,
+};
+
+/// What is hashed and written so far. Whoever has it runs the fill.
+pub(super) struct Ingest {
+    pub(super) hasher: Hasher,
+    /// Behind the bytes that are hashed; they are written, or their write is in flight.
+    pub(super) tail: Tail,
+    /// Whether bytes of more than one answer are in it.
+    is_mixed: bool,
+    resumes: u32,
+}
+
+/// Why a run ended before the blob was whole.
+pub(super) enum End {
+    /// Nobody waits for it any more, and not much is there.
+    Unwanted,
+    /// What is there is no good, in part or as a whole.
+    Spoilt,
+    /// It can't be had, or not now; what is there is good, and written.
+    Failed(Problem),
+    /// It can't be had, and what is there is not what was hashed.
+    Lost(Problem),
+    /// The blob has its name already.
+    Here,
+    /// There is no room for more; what is there is good, and written.
+    Full,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> End {
+        // Where the file system can hold no room ahead, a write finds out.
+        if room::is_none(&error) {
+            return End::Lost(Problem::DiskFull);
+        }
+        End::Lost(match error.kind() {
+            io::ErrorKind::WouldBlock => Problem::Overloaded { retry_after_s: 1 },
+            _ => {
+                tracing::error!(%error, "a fill can't be written");
+                Problem::Internal
+            }
+        })
+    }
+}
+
+impl Ingest {
+    pub(super) fn new(algorithm: Algorithm) -> Ingest {
+        Ingest { hasher: Hasher::new(algorithm), tail: Tail::at(0), is_mixed: false, resumes: 0 }
+    }
+}
+
+/// Says that the fill has failed if its task is dropped, as it is when its core ends.
+struct Running<'a> {
+    fill: &'a Arc<Fill>,
+    counters: Option<&'a FillCounters>,
+    has_ended: bool,
+}
+
+impl<'a> Running<'a> {
+    fn begin(fill: &'a Arc<Fill>, counters: Option<&'a FillCounters>) -> Running<'a> {
+        if let Some(counters) = counters {
+            counters.running.fetch_add(1, Ordering::Relaxed);
+        }
+        Running { fill, counters, has_ended: false }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(counters) = self.counters {
+            counters.running.fetch_sub(1, Ordering::Relaxed);
+        }
+        if !self.has_ended {
+            self.fill.publish(State::Lost, 0);
+        }
+    }
+}
+
+/// Runs a fill until it is whole, nobody wants it, or it can't be had.
+pub(super) async fn run(runner: Runner, fill: Arc<Fill>, ingest: Box<Ingest>) {
+    let fills = runner.fills.clone();
+    let counters = fills.of(&runner.origin);
+    let mut running = Running::begin(&fill, counters);
+    let mut ingest = Some(ingest);
+    while let Some(mut taken) = ingest.take() {
+        let end = fill_up(&runner, &fill, counters, &mut taken).await;
+        match end {
+            Ok(()) => verify(&runner, &fill, counters, *taken).await,
+            Err(End::Unwanted) => {
+                ingest = fill.stop(taken);
+                count(counters, |counters| &counters.stops);
+            }
+            Err(End::Spoilt) => spoil(&runner, &fill, counters, taken.is_mixed),
+            Err(End::Failed(problem)) if taken.tail.offset > 0 => {
+                taken.resumes = 0;
+                fill.fail(problem, taken);
+            }
+            Err(End::Failed(problem) | End::Lost(problem)) => lose(&runner, &fill, problem),
+            Err(End::Full) => {
+                tracing::warn!(digest = %fill.digest, "no room for a blob of an upstream: it is passed through");
+                runner.fills.remove(&fill);
+                fill.forget(&runner.io);
+                fill.is_full(Some(taken));
+            }
+            Err(End::Here) => {
+                runner.fills.remove(&fill);
+                fill.forget(&runner.io);
+                fill.publish(State::Here, 0);
+            }
+        }
+    }
+    running.has_ended = true;
+}
+
+/// Until all bytes are hashed and written.
+async fn fill_up(
+    runner: &Runner,
+    fill: &Fill,
+    counters: Option<&FillCounters>,
+    ingest: &mut Ingest,
+) -> Result<(), End> {
+    if runner.store.has_name(&runner.io, &fill.digest).await? {
+        return Err(End::Here);
+    }
+    loop {
+        reuse(runner, fill, ingest).await?;
+        let offset = ingest.tail.offset;
+        if fill.size_bytes.get() == Some(&offset) {
+            return Ok(());
+        }
+        ingest.is_mixed |= offset > 0;
+        let to = fill.ahead().next_after(ingest.tail.chunk()).map(|chunk| chunk * FILL_CHUNK_BYTES);
+        let problem = match runner.control.fetch(runner.origin, fill.digest, (offset, to)).await {
+            Ok(Some(fetched)) => {
+                learn_size(runner, fill, &fetched)?;
+                match pump(runner, fill, counters, ingest, fetched, to).await {
+                    Ok(()) => continue,
+                    Err(End::Failed(problem)) => problem,
+                    Err(end) => return Err(end),
+                }
+            }
+            Ok(None) => return Err(End::Failed(Problem::BlobUnknown(fill.digest))),
+            Err(problem) => problem,
+        };
+        // The first answer decides at once what a client is told; only what has begun is gone on with.
+        if ingest.tail.offset == 0 || ingest.resumes == FILL_RESUMES_MAX {
+            return Err(End::Failed(problem));
+        }
+        ingest.resumes += 1;
+        count(counters, |counters| &counters.resumes);
+        let at = ingest.tail.offset;
+        tracing::info!(digest = %fill.digest, at, why = problem.message(), "a fill is resumed");
+        runner.io.sleep_until(runner.io.now() + FILL_RESUME_PAUSE * ingest.resumes).await;
+    }
+}
+
+/// Takes over the chunks at the frontier that are there already, and waits for those that others fetch.
+async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), End> {
+    let mut progress = fill.progress.subscribe();
+    while ingest.tail.is_at_chunk() {
+        let chunk = ingest.tail.chunk();
+        progress.mark_unchanged();
+        let (flies, crc) = {
+            let mut ahead = fill.ahead();
+            (ahead.flies(chunk), ahead.take(chunk))
+        };
+        let Some(crc) = crc else {
+            if !flies {
+                return Ok(());
+            }
+            // The sender is in the fill.
+            let _ = progress.changed().await;
+            continue;
+        };
+        let (Some(files), Some(size_bytes)) = (fill.files.get(), fill.size_bytes.get()) else {
+            return Ok(());
+        };
+        let len = (end_of(chunk, *size_bytes) - ingest.tail.offset) as usize;
+        let Some(buf) = read_chunk(runner, files, ingest.tail.offset, len).await? else { return Ok(()) };
+        if crc32fast::hash(buf.filled()) != crc {
+            tracing::info!(digest = %fill.digest, chunk, "a chunk did not outlive the last stop");
+            return Ok(());
+        }
+        ingest.hasher.update(buf.filled());
+        ingest.tail = Tail::at(ingest.tail.offset + len as u64);
+        ingest.is_mixed = true;
+        fill.publish(State::Running, ingest.tail.offset);
+        runner.io.pause().await;
+    }
+    Ok(())
+}
+
+/// `len` bytes of the file. `None`: it ends before.
+pub(super) async fn read_chunk(
+    runner: &Runner,
+    files: &FillFiles,
+    at: u64,
+    len: usize,
+) -> io::Result<Option<Buf>> {
+    let mut buf = runner.io.buf().await;
+    while buf.filled().len() < len {
+        let done = buf.filled().len();
+        let (read, back) = runner.io.read(&files.data, at + done as u64, len - done, buf).await;
+        buf = back;
+        if read? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(buf))
+}
+
+/// The length is what the origin tells, each time the same; where it tells none, what a manifest does.
+pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Fetched) -> Result<(), End> {
+    let size_bytes = match (fill.size_bytes.get().copied(), fetched.size_bytes) {
+        (Some(known), Some(told)) if known != told => {
+            tracing::warn!(digest = %fill.digest, known, told, "the upstream tells another length than before");
+            return Err(End::Spoilt);
+        }
+        (known, told) => known.or(told).or(runner.size_bytes),
+    };
+    if let Some(size_bytes) = size_bytes {
+        if size_bytes > runner.blob_bytes_max {
+            return Err(End::Lost(misbehaved(TOO_LARGE)));
+        }
+        // The same as before, if there was one.
+        let _ = fill.size_bytes.set(size_bytes);
+    }
+    Ok(())
+}
+
+/// Hashes and writes one answer of the origin, up to what is there or on its way already.
+async fn pump(
+    runner: &Runner,
+    fill: &Fill,
+    counters: Option<&FillCounters>,
+    ingest: &mut Ingest,
+    mut fetched: Fetched,
+    to: Option<u64>,
+) -> Result<(), End> {
+    let files = fill.open_files(runner).await?;
+    let Ingest { hasher, tail, .. } = ingest;
+    fill.publish(State::Running, tail.offset);
+    let mut writer = Writer::new(runner, fill, files, Party::Run);
+    // An origin without ranges begins at 0 again.
+    let Some(mut skip) = tail.offset.checked_sub(fetched.start) else {
+        return Err(End::Failed(misbehaved("the upstream answered with another range")));
+    };
+    let until = to.or(fill.size_bytes.get().copied());
+    loop {
+        let Some(mut bytes) = writer.next(tail, &mut fetched.bytes).await? else { break };
+        add(counters, |counters| &counters.fetched_bytes, bytes.len() as u64);
+        let dropped = skip.min(bytes.len() as u64);
+        skip -= dropped;
+        let _ = bytes.split_to(dropped as usize);
+        if let Some(until) = until {
+            let room = usize::try_from(until - tail.offset).unwrap_or(usize::MAX);
+            if bytes.len() > room && to.is_none() {
+                return Err(End::Spoilt);
+            }
+            bytes.truncate(room);
+        }
+        while !bytes.is_empty() {
+            // Somebody may have fetched it ahead, or do so now.
+            if tail.is_at_chunk() && !fill.ahead().run_takes(tail.chunk()) {
+                writer.settle(tail).await?;
+                return Ok(());
+            }
+            if let Err(end) = fill.hold_room(runner, &writer.files, tail.offset).await {
+                writer.settle(tail).await?;
+                return Err(end);
+            }
+            let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
+            let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
+            hasher.update(&part);
+            writer.push(tail, part).await?;
+        }
+        if to == Some(tail.offset) {
+            break;
+        }
+        if tail.offset > runner.blob_bytes_max {
+            return Err(End::Lost(misbehaved(TOO_LARGE)));
+        }
+        if is_unwanted(runner, fill, tail.offset) {
+            writer.settle(tail).await?;
+            return Err(End::Unwanted);
+        }
+    }
+    writer.settle(tail).await?;
+    match until {
+        Some(until) if tail.offset < until => {
+            Err(End::Failed(misbehaved("the upstream's answer ended early")))
+        }
+        Some(_) => Ok(()),
+        None => {
+            // Nobody had told it: it is what came.
+            let _ = fill.size_bytes.set(tail.offset);
+            Ok(())
+        }
+    }
+}
+
+/// Whether it stops: its last reader has gone, a third is not there yet, and nobody has said that it be completed.
+fn is_unwanted(runner: &Runner, fill: &Fill, frontier: u64) -> bool {
+    let there = frontier + fill.ahead().bytes();
+    let third = fill.size_bytes.get().map_or(u64::MAX, |size_bytes| size_bytes / 3);
+    fill.readers() == 0 && there <= third && !fill.is_to_be_completed(runner, there)
+}
+
+/// All bytes are there: are they those of the digest? If so, readers get the rest, and the keeper the file.
+async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, ingest: Ingest) {
+    let Ingest { hasher, tail, is_mixed, .. } = ingest;
+    if hasher.finish() != fill.digest {
+        tracing::error!(digest = %fill.digest, repository = %runner.origin.repository, "an upstream gave other bytes");
+        count(counters, |counters| &counters.mismatches);
+        return spoil(runner, fill, counters, is_mixed);
+    }
+    // One of no bytes has none yet.
+    let Ok(files) = fill.open_files(runner).await else { return lose(runner, fill, Problem::Internal) };
+    fill.publish(State::Verified, tail.offset);
+    let filled = Filled { digest: fill.digest, size_bytes: tail.offset, files };
+    if let Err(problem) = runner.store.keep(&runner.io, filled).await {
+        tracing::warn!(digest = %fill.digest, why = problem.message(), "a filled blob was not kept");
+    }
+    // With its name it is found without the fill; without it, it is a miss.
+    runner.fills.remove(fill);
+    fill.forget(&runner.io);
+}
+
+/// Nothing of it is used again. What was put together from several answers is fetched once more, in one.
+fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_mixed: bool) {
+    runner.fills.remove(fill);
+    fill.forget(&runner.io);
+    if is_mixed {
+        count(counters, |counters| &counters.resumes);
+        fill.publish(State::Again, 0);
+    } else {
+        fill.give_up(misbehaved("the upstream's blob is not what its digest says"));
+    }
+}
+
+/// It can't be had, and nothing of it is any good.
+fn lose(runner: &Runner, fill: &Arc<Fill>, problem: Problem) {
+    runner.fills.remove(fill);
+    fill.forget(&runner.io);
+    fill.give_up(problem);
+}
+
+pub(super) const TOO_LARGE: &str = "the upstream's blob is larger than blobs may be here";
+
+fn count(counters: Option<&FillCounters>, counter: impl Fn(&FillCounters) -> &AtomicU64) {
+    add(counters, counter, 1);
+}
+
+pub(super) fn add(counters: Option<&FillCounters>, counter: impl Fn(&FillCounters) -> &AtomicU64, more: u64) {
+    if let Some(counters) = counters {
+        counter(counters).fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn misbehaved(why: &'static str) -> Problem {
+    Problem::UpstreamMisbehaved { why }
+}
