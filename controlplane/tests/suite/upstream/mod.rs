@@ -8,6 +8,7 @@ mod budget;
 mod check;
 mod credentials;
 mod healing;
+mod http2;
 mod lists;
 mod manifests;
 mod proxy;
