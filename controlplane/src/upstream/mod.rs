@@ -358,7 +358,8 @@ impl Upstream {
             StatusCode::NOT_MODIFIED => Ok(Document::Unchanged),
             StatusCode::OK => {
                 let most = limits::DOCUMENT_BYTES;
-                let bytes = body::document(&head.headers, body, most, exchange.timeouts.document)
+                let patience = [exchange.timeouts.document, exchange.timeouts.stall];
+                let bytes = body::document(&head.headers, body, most, patience)
                     .await
                     .inspect_err(|failure| exchange.metrics.failed(failure))?;
                 Ok(Document::Here { headers: head.headers, bytes })

@@ -37,8 +37,11 @@ async fn a_silent_upstream_is_not_waited_for() {
 async fn a_document_that_stalls_or_crawls_is_given_up() {
     let registry = Registry::start();
     registry.push_image(NAME, "latest", &[100]);
-    let upstream = client_with(&registry, |all| all.timeouts.document = Duration::from_millis(300));
-    for fault in [Fault::Stall { at: 10 }, Fault::Slow { bytes_per_s: 20 }] {
+    for (fault, change) in [
+        (Fault::Stall { at: 10 }, (|all| all.stall = Duration::from_millis(300)) as fn(&mut Timeouts)),
+        (Fault::Slow { bytes_per_s: 20 }, |all| all.document = Duration::from_millis(300)),
+    ] {
+        let upstream = client_with(&registry, |all| change(&mut all.timeouts));
         registry.script(On::get("/manifests/"), fault.clone());
         assert_eq!(pull(&upstream, "latest").await, Err(Failure::TimedOut), "{fault:?}");
         registry.heal();
