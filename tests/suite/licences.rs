@@ -76,14 +76,27 @@ struct Package {
     dependencies: Vec<String>,
 }
 
-/// What cargo knows of this workspace.
-fn metadata(args: &[&str]) -> Value {
+fn cargo(args: &[&str]) -> Vec<u8> {
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    command.args(["metadata", "--format-version", "1", "--locked", "--offline"]).args(args);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args).args(["--locked", "--offline"]);
     let output = command.output().expect("cargo runs the tests, so it is there");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("cargo prints JSON")
+    output.stdout
+}
+
+/// What cargo knows of this workspace.
+fn metadata(args: &[&str]) -> Value {
+    let args = [&["metadata", "--format-version", "1"], args].concat();
+    serde_json::from_slice(&cargo(&args)).expect("cargo prints JSON")
+}
+
+/// What is built, as `name v1.2.3`. The metadata also names what a feature would reach that nobody asks for.
+fn built() -> BTreeSet<String> {
+    let edges = ["--edges", "normal,build,dev", "--target", "x86_64-unknown-linux-gnu"];
+    let lines =
+        cargo(&[&["tree", "--workspace", "--prefix", "none", "--format", "{p}"][..], &edges].concat());
+    let lines = String::from_utf8(lines).expect("cargo prints text");
+    lines.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect()
 }
 
 fn packages() -> Vec<Package> {
@@ -104,7 +117,10 @@ fn packages() -> Vec<Package> {
             .map(|one| text(&one["name"]))
             .collect(),
     };
-    all.iter().filter(|value| value["id"].as_str().is_some_and(|id| used.contains(id))).map(package).collect()
+    let built = built();
+    let all =
+        all.iter().filter(|value| value["id"].as_str().is_some_and(|id| used.contains(id))).map(package);
+    all.filter(|package| built.contains(&format!("{} v{}", package.name, package.version))).collect()
 }
 
 /// Whether one of the ways to read an SPDX expression is all allowed. `a/b` is the old way to say `a OR b`.
