@@ -135,6 +135,7 @@ fn data_settings(config: &Config, data: &DataDirectory) -> dataplane::Settings {
         reserve_bytes: config.reserve_bytes,
         limits: config.limits.clone(),
         namespaces: Arc::default(),
+        complete_percent: Vec::new(),
     }
 }
 

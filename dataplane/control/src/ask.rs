@@ -207,6 +207,10 @@ pub enum Came {
     Hit,
     /// From an upstream, just now.
     Fill,
+    /// A part of a blob, from an upstream, just now or a while ago; the rest is not here.
+    Partial,
+    /// From an upstream, just now, and not kept: there is no room.
+    Passed,
     /// An upstream's; it was here, and could not be compared with what the upstream has now.
     Stale,
 }
