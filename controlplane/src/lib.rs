@@ -17,6 +17,7 @@ mod manifests;
 mod metadata;
 mod metrics;
 mod questions;
+pub mod upstream;
 
 use std::path::Path;
 use std::sync::Arc;

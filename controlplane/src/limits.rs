@@ -26,6 +26,12 @@ pub const READ_TIME: Duration = Duration::from_secs(1);
 /// Body of a page of referrers (end-12), as large as a manifest may be.
 pub const REFERRERS_BYTES: usize = 4 << 20;
 
+/// A document of an upstream: a manifest, or a page of tags or referrers.
+pub const DOCUMENT_BYTES: usize = 4 << 20;
+
+/// Media types that an upstream is asked for beside our own.
+pub const ACCEPT_EXTRA: usize = 16;
+
 // Tuning: how much is done at once or in one step, and when. They refuse nothing: what is more waits in its lane or
 // queue, which is bounded. Another value is as right, and faster or slower on some machine.
 
@@ -68,6 +74,9 @@ pub const READ_STEPS: i32 = 1_000;
 
 /// How long SQLite waits for a lock: nobody but this process may hold one.
 pub const LOCK_WAIT: Duration = Duration::from_secs(1);
+
+/// When a client is told to come again whose upstream can't be reached.
+pub const UPSTREAM_RETRY_AFTER_S: u32 = 5;
 
 const _: () = assert!(READERS >= 1 && READERS <= 4);
 const _: () = assert!(FORWARDS_AT_ONCE < QUESTIONS_AT_ONCE);
