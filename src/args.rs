@@ -85,6 +85,12 @@ pub struct Options {
     /// Let everybody read and write although others reach the address [env: GANTRY_ALLOW_ANONYMOUS]
     #[arg(long, value_name = "SWITCH", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     allow_anonymous: Option<String>,
+    /// Names that no upstream is asked for, as patterns with commas between them [env: GANTRY_LOCAL_ONLY]
+    #[arg(long, value_name = "PATTERNS")]
+    local_only: Option<String>,
+    /// Hosts by which clients know this registry, with commas between them [env: GANTRY_NAMES]
+    #[arg(long, value_name = "HOSTS")]
+    names: Option<String>,
 }
 
 impl Options {
@@ -95,7 +101,19 @@ impl Options {
         self,
         variables: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     ) -> Result<RawConfig, Mistake> {
-        let Options { listen, data, config, cores, io, log_format, log, access_log, allow_anonymous } = self;
+        let Options {
+            listen,
+            data,
+            config,
+            cores,
+            io,
+            log_format,
+            log,
+            access_log,
+            allow_anonymous,
+            local_only,
+            names,
+        } = self;
         let mut raw = RawConfig::default();
         raw.read_environment(variables)?;
         let file = config.or_else(|| raw.variable(CONFIG_VARIABLE).map(PathBuf::from));
@@ -111,6 +129,8 @@ impl Options {
             ("log", log),
             ("access_log", access_log),
             ("allow_anonymous", allow_anonymous),
+            ("local_only", local_only),
+            ("names", names),
         ];
         raw.arguments = given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         Ok(raw)

@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod data;
+mod limits;
 mod log;
 mod planes;
 mod start;

@@ -133,7 +133,7 @@ fn data_settings(config: &Config, data: &DataDirectory) -> dataplane::Settings {
         access_log: config.access_log,
         reserve_bytes: config.reserve_bytes,
         limits: config.limits.clone(),
-        namespaces: Arc::default(),
+        namespaces: config.namespaces.clone(),
     }
 }
 
