@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use control::{Control, Epochs, Refusal, Writes};
-use controlplane::Fixed;
+use controlplane::{
+    Fixed,
+    upstream::{Complete, UpstreamSettings},
+};
 use dataplane::{Faults, Joints, limits};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -50,6 +53,7 @@ impl Planes {
             missing_references: config.missing_references,
             writes: writes.clone(),
             epochs: epochs.clone(),
+            mirror: mirror_settings(config),
         };
         let plane = controlplane::open_with_faults(data.path(), options, faults)
             .map_err(|error| error.to_string())?;
@@ -134,6 +138,26 @@ fn data_settings(config: &Config, data: &DataDirectory) -> dataplane::Settings {
         reserve_bytes: config.reserve_bytes,
         limits: config.limits.clone(),
         namespaces: config.namespaces.clone(),
+        complete_percent: config.upstreams.iter().map(complete_percent).collect(),
+    }
+}
+
+/// The control plane's part of what is mirrored.
+fn mirror_settings(config: &Config) -> controlplane::MirrorSettings {
+    controlplane::MirrorSettings {
+        upstreams: config.upstreams.clone(),
+        namespaces: config.namespaces.clone(),
+        local_only: config.local_only.clone(),
+        manifests_bytes_max: None,
+    }
+}
+
+/// How much of a blob has to be here for it to be completed; `None`: it never is.
+fn complete_percent(upstream: &UpstreamSettings) -> Option<u8> {
+    match upstream.policy.complete {
+        Complete::Always => Some(0),
+        Complete::IfTouchedOver(percent) => Some(percent),
+        Complete::Never => None,
     }
 }
 

@@ -16,7 +16,9 @@ mod lists;
 mod manifests;
 mod metadata;
 mod metrics;
+mod mirror;
 mod questions;
+mod turn;
 pub mod upstream;
 
 use std::path::Path;
@@ -32,9 +34,12 @@ pub use metadata::sqlite::OpenError;
 #[doc(hidden)]
 pub use metadata::sqlite::{CommitFault, Faults};
 pub use metrics::{Counts, Metrics};
+pub use mirror::{Glob, GlobError, MirrorError, MirrorSettings};
 
 use api::Api;
+use forwards::Forwards;
 use metadata::sqlite::{Sqlite, WriterThread};
+use mirror::{Mirror, Sites};
 use questions::Questions;
 
 /// What the control plane shares with the rest of the process, and what it is set to.
@@ -45,6 +50,8 @@ pub struct Options {
     pub writes: Arc<Writes>,
     /// Moved around every change that takes a *yes* away. Nobody else may move them.
     pub epochs: Arc<Epochs>,
+    /// Of which registries it is a mirror; the default is of none.
+    pub mirror: MirrorSettings,
 }
 
 /// The control plane of one data directory, open and not yet answering.
@@ -53,6 +60,7 @@ pub struct ControlPlane {
     writer: WriterThread,
     writes: Arc<Writes>,
     missing_references: MissingReferences,
+    sites: Sites,
 }
 
 /// Opens the metadata in `dir`, which exists and which nobody else has open; makes it if there is none, and
@@ -66,9 +74,11 @@ pub fn open(dir: &Path, options: Options) -> Result<ControlPlane, OpenError> {
 /// [`open`] with a disk that fails when told to, for tests.
 #[doc(hidden)]
 pub fn open_with_faults(dir: &Path, options: Options, faults: Faults) -> Result<ControlPlane, OpenError> {
-    let Options { missing_references, writes, epochs } = options;
-    let (sqlite, writer) = Sqlite::open(dir, Arc::clone(&writes), epochs, faults)?;
-    Ok(ControlPlane { metadata: Arc::new(sqlite), writer, writes, missing_references })
+    let Options { missing_references, writes, epochs, mirror } = options;
+    let sites = Sites::new(mirror).map_err(OpenError::Mirror)?;
+    let metrics = Metrics::with(sites.metrics());
+    let (sqlite, writer) = Sqlite::open(dir, Arc::clone(&writes), epochs, sites.names(), metrics, faults)?;
+    Ok(ControlPlane { metadata: Arc::new(sqlite), writer, writes, missing_references, sites })
 }
 
 impl ControlPlane {
@@ -87,14 +97,22 @@ impl ControlPlane {
     /// what was asked is still answered, touches are written, the write-ahead log is emptied and the file
     /// closed. Wants a tokio runtime with blocking threads; a dropped future answers nobody any more.
     pub async fn run(self, lanes: Lanes, fixed: Fixed) {
-        let ControlPlane { metadata, writer, writes, missing_references } = self;
+        let ControlPlane { metadata, writer, writes, missing_references, sites } = self;
         let parses = Arc::new(Semaphore::new(limits::PARSES_AT_ONCE));
-        let questions = Questions { metadata: Arc::clone(&metadata), writes, missing_references, parses };
+        let mirror = (!sites.is_empty()).then(|| {
+            let opened_at = metadata.opened_at();
+            Arc::new(Mirror::new(sites, Arc::clone(&metadata), Arc::clone(&parses), opened_at))
+        });
+        let questions = Questions {
+            metadata: Arc::clone(&metadata),
+            mirror: mirror.clone(),
+            writes,
+            missing_references,
+            parses,
+        };
+        let answers = Forwards { metadata, mirror, api: Api::new(fixed) };
         let Lanes { questions: asks, forwards } = lanes;
-        tokio::join!(
-            questions::answer_all(questions, asks),
-            forwards::answer_all(metadata, Api::new(fixed), forwards),
-        );
+        tokio::join!(questions::answer_all(questions, asks), forwards::answer_all(answers, forwards));
         // Nobody holds the metadata any more, so the writer ends.
         if tokio::task::spawn_blocking(move || writer.join()).await.is_err() {
             tracing::error!("the metadata was not closed in order");

@@ -32,6 +32,75 @@ pub const DOCUMENT_BYTES: usize = 4 << 20;
 /// Media types that an upstream is asked for beside our own.
 pub const ACCEPT_EXTRA: usize = 16;
 
+/// Questions that wait for one upstream. One more is refused: those that need no upstream, or another, go on.
+pub const WAITS_PER_UPSTREAM: usize = 512;
+
+/// Things that an upstream was found not to have, remembered for its `negative_ttl`.
+pub const ABSENCES: u64 = 16_384;
+
+/// Blobs that an upstream's HEAD gave permission for.
+pub const GRANTS: u64 = 16_384;
+
+/// Heads of manifests that are not here.
+pub const OUTLINES: u64 = 4_096;
+
+/// Repositories of an upstream that are known to have been opened by a manifest.
+pub const OPENED: u64 = 4_096;
+
+/// Pages of an upstream's lists, in bytes.
+pub const LISTS_BYTES: u64 = 8 << 20;
+
+/// What is done behind answers at the same time. What finds no place is tried again when it is asked for again.
+pub const BEHIND_AT_ONCE: usize = 32;
+
+/// Kept manifests of all upstreams, with what hangs on them, unless an operator says otherwise.
+pub const MIRRORED_BYTES: u64 = 1 << 30;
+
+/// How long an upstream's permission for a blob holds.
+pub const GRANT_AGE_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// A URL that is asked, as long as presigned ones are, and longer.
+pub const URL_BYTES: usize = 16 << 10;
+
+/// Redirects followed for one request.
+pub const REDIRECTS: usize = 5;
+
+/// What a realm answers.
+pub const TOKEN_BYTES: usize = 64 << 10;
+
+/// Tokens kept for one upstream; one more takes the place of the longest unused.
+pub const TOKENS: usize = 1_024;
+
+/// What a command prints that gives credentials.
+pub const COMMAND_BYTES: usize = 64 << 10;
+
+/// Questions that wait for an upstream's budget at the same time.
+pub const BUDGET_WAITERS: usize = 64;
+
+/// The longest time for which an upstream may ask not to be asked.
+pub const RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
+
+/// How often a pause doubles that an upstream did not name.
+pub const BUDGET_DOUBLINGS: u32 = 6;
+
+/// How often the breaker's pause doubles.
+pub const BREAKER_DOUBLINGS: u32 = 3;
+
+/// The head of a proxy's answer.
+pub const PROXY_HEAD_BYTES: usize = 8 << 10;
+
+/// Headers in an upstream's answer.
+pub const HEADERS: usize = 100;
+
+/// A head of an upstream's answer, and what is read of a body at once.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// Pieces of a blob that wait to be taken; each at most [`READ_BYTES`].
+pub const PIECES: usize = 4;
+
+/// Of what an upstream sends that nobody wants, what is read so that the connection can be used again.
+pub const DISCARD_BYTES: usize = 16 << 10;
+
 // Tuning: how much is done at once or in one step, and when. They refuse nothing: what is more waits in its lane or
 // queue, which is bounded. Another value is as right, and faster or slower on some machine.
 
@@ -77,6 +146,63 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// When a client is told to come again whose upstream can't be reached.
 pub const UPSTREAM_RETRY_AFTER_S: u32 = 5;
+
+/// How long a page of an upstream's list is given again without asking.
+pub const LIST_FRESH: Duration = Duration::from_secs(10);
+
+/// How long a page is kept for when its upstream is away.
+pub const LIST_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest that anything is remembered without being written down; a setting that is longer is cut to it.
+pub const REMEMBERED_AT_MOST: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How often at most it is written down that a kept manifest was asked for.
+pub const USE_NOTED_EVERY: Duration = Duration::from_secs(3600);
+
+/// When a client is told to come again that wants what is not here, of an upstream that is not asked.
+pub const OFFLINE_RETRY_AFTER_S: u32 = 60;
+
+/// Addresses of a host that are tried.
+pub const ADDRESSES: usize = 8;
+
+/// How long an address is tried before the next is tried beside it.
+pub const HEAD_START: Duration = Duration::from_millis(250);
+
+/// How long a connection to an upstream is kept without a request.
+pub const UPSTREAM_IDLE: Duration = Duration::from_secs(60);
+
+/// Connections to one host that are kept without a request.
+pub const UPSTREAM_IDLE_CONNECTIONS: usize = 16;
+
+/// HTTP/2: what a stream may bring before it is taken, which at 50 ms of distance is 40 MB/s.
+pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// HTTP/2: what all streams of a connection may bring before it is taken.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// HTTP/2: the largest frame.
+pub const FRAME_BYTES: u32 = 64 << 10;
+
+/// HTTP/2: the largest head.
+pub const HEADER_LIST_BYTES: u32 = 64 << 10;
+
+/// HTTP/2: how often a silent connection is asked whether it lives, and how long it may take to say so.
+pub const PING: Duration = Duration::from_secs(15);
+
+/// How long a body is read that nobody wants.
+pub const DISCARD_TIME: Duration = Duration::from_millis(100);
+
+/// How long a command's credentials are used before it is asked again.
+pub const COMMAND_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// How long credentials are sent as they are before their command is asked again.
+pub const BASIC_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// A token that says that it lives shorter lives so long; what it is really worth is seen in a 401.
+pub const TOKEN_SECONDS_MIN: f64 = 60.0;
+
+/// A token that says that it lives longer is used no longer.
+pub const TOKEN_SECONDS_MAX: f64 = 24.0 * 3600.0;
 
 const _: () = assert!(READERS >= 1 && READERS <= 4);
 const _: () = assert!(FORWARDS_AT_ONCE < QUESTIONS_AT_ONCE);

@@ -1,4 +1,5 @@
-//! The lists: tags (end-8), repositories, referrers (end-12).
+//! The lists of what was pushed here: tags (end-8), repositories, referrers (end-12). Those of an upstream's repository
+//! are the mirror's; the catalog names none of them.
 //!
 //! Invariants: an empty list is `[]`, never `null`. A page says where the next one starts, or is the last.
 //! Referrers come from what manifests say of their subject when they are pushed. The index that a client
@@ -46,7 +47,12 @@ fn asked(page: &oci::Page) -> Page {
 }
 
 /// A page of nothing has no last entry, so `n=0` gets no link.
-fn list(body: serde_json::Value, page: &oci::Page, more_after: Option<&String>, target: &str) -> Reply {
+pub(crate) fn list(
+    body: serde_json::Value,
+    page: &oci::Page,
+    more_after: Option<&String>,
+    target: &str,
+) -> Reply {
     let mut reply = Reply::whole(200, JSON, body.to_string());
     if let Some(last) = more_after {
         reply.headers.push(("link", page.next_link(target.as_bytes(), last)));
@@ -69,15 +75,26 @@ pub(crate) async fn referrers<M: Metadata>(
     };
     let found = metadata.referrers(query).await?;
     let body = [REFERRERS_HEAD, &found.entries.join(","), REFERRERS_TAIL].concat();
+    let last = found.more_after.map(|last| last.to_string());
+    Ok(referrers_reply(body, &asked, last.as_deref(), target))
+}
+
+/// An index of referrers as an answer; `last` is where it goes on.
+pub(crate) fn referrers_reply(
+    body: String,
+    asked: &oci::Referrers,
+    last: Option<&str>,
+    target: &str,
+) -> Reply {
     let mut reply =
         Reply { status: 200, headers: vec![("content-type", INDEX.to_owned())], body: body.into() };
     if asked.artifact_type.is_some() {
         reply.headers.push(("oci-filters-applied", "artifactType".to_owned()));
     }
-    if let Some(last) = found.more_after {
-        reply.headers.push(("link", asked.page.next_link(target.as_bytes(), &last.to_string())));
+    if let Some(last) = last {
+        reply.headers.push(("link", asked.page.next_link(target.as_bytes(), last)));
     }
-    Ok(reply)
+    reply
 }
 
 /// The digest that a link of ours put into `last`. Errors: `DigestInvalid` (400) for anything else.

@@ -1,6 +1,8 @@
-//! What the metadata writer counts: one thread writes, anybody reads.
+//! What the metadata writer counts: one thread writes, anybody reads. What upstreams count goes along.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::mirror::MirrorMetrics;
 
 /// Counters since start; each only grows, except `wal_bytes`.
 #[derive(Debug, Default)]
@@ -13,6 +15,7 @@ pub struct Metrics {
     touches: AtomicU64,
     checkpoints: AtomicU64,
     wal_bytes: AtomicU64,
+    mirror: MirrorMetrics,
 }
 
 /// The counters at one moment.
@@ -37,6 +40,11 @@ pub struct Counts {
 }
 
 impl Metrics {
+    /// All at zero; those of upstreams are theirs.
+    pub(crate) fn with(mirror: MirrorMetrics) -> Metrics {
+        Metrics { mirror, ..Metrics::default() }
+    }
+
     /// Each counter is read by itself: together they are only nearly of one moment.
     pub fn read(&self) -> Counts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -52,7 +60,7 @@ impl Metrics {
         }
     }
 
-    /// The families of the metadata in the OpenMetrics text format, without the end mark.
+    /// The families of the metadata and of the mirror in the OpenMetrics text format, without the end mark.
     pub fn render(&self, out: &mut String) {
         let counts = self.read();
         for (name, help, value) in [
@@ -79,6 +87,7 @@ impl Metrics {
              gantry_metadata_log_bytes {}\n",
             counts.wal_bytes
         ));
+        self.mirror.render(out);
     }
 
     pub(crate) fn batch(&self) {

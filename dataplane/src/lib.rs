@@ -53,6 +53,9 @@ pub struct Settings {
     pub limits: limits::Limits,
     /// The upstreams by name.
     pub namespaces: std::sync::Arc<oci::Namespaces>,
+    /// For each upstream, how many percent of a blob have to be here for it to be completed without a reader; `None`:
+    /// it never is.
+    pub complete_percent: Vec<Option<u8>>,
 }
 
 /// Whether an earlier process left the mark of a disk error in this data directory.

@@ -73,6 +73,10 @@ pub const FILLS_MAX: usize = 1024;
 pub const HELD_BACK_BYTES: u64 = 256 * 1024;
 /// How often a fill that has begun is gone on with after its origin failed.
 pub const FILL_RESUMES_MAX: u32 = 3;
+/// Extents of one fill that are fetched at the same time; who wants another waits.
+pub const FILL_EXTENTS_MAX: usize = 4;
+/// Answers that go through without being kept; more is 503.
+pub const PASSES_MAX: usize = 64;
 /// How often one request joins a fill of the same blob, the one before having been spoilt; then it is 502.
 pub const FILL_JOINS_MAX: usize = 3;
 /// Jobs that wait for the pool's threads; more is 503.
@@ -142,6 +146,14 @@ pub const SYNCFS_REST: Duration = Duration::from_secs(10);
 pub const SCRUB_START_AFTER: Duration = Duration::from_secs(300);
 /// What of a fill is there or not: a record of its journal stands for so many bytes.
 pub const FILL_CHUNK_BYTES: u64 = BUF_BYTES as u64;
+/// Room that a fill holds at a time, before it writes there; whole chunks.
+pub const FILL_ROOM_BYTES: u64 = 1 << 20;
+/// Chunks that the run of a fill is soon going to bring: nobody fetches them ahead of it.
+pub const FILL_NEAR_CHUNKS: u64 = 8;
+/// The most chunks that one extent asks for.
+pub const FILL_EXTENT_CHUNKS_MAX: u64 = 64;
+/// Who asks for less than this in bytes probes, and never starts a whole fill.
+pub const PROBE_BYTES: u64 = 4096;
 /// A fill that is resumed waits this long before, twice as long the second time.
 pub const FILL_RESUME_PAUSE: Duration = Duration::from_millis(100);
 /// A verified fill gets its name with the next push, or after this long.
@@ -183,6 +195,7 @@ const _: () = {
     assert!(SYNCFS_AVERAGE_MAX.as_nanos() < SYNCFS_REST.as_nanos());
     assert!(SCRUB_NAMED_MAX <= SCRUB_PAGE as usize);
     assert!(FORWARDS_MAX < QUESTIONS_MAX);
+    assert!(FILL_ROOM_BYTES.is_multiple_of(FILL_CHUNK_BYTES));
     // A chunk is gathered in one buffer, and what is held back is at least one.
     assert!(FILL_CHUNK_BYTES <= BUF_BYTES as u64 && FILL_CHUNK_BYTES <= HELD_BACK_BYTES);
     assert!(ACCESS_TARGET_BYTES_MAX <= TARGET_BYTES_MAX);

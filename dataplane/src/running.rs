@@ -147,7 +147,10 @@ pub fn start(
     let store =
         store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
     let store = Arc::new(store);
-    let fills = Arc::new(Fills::open(&fs, &settings.namespaces).map_err(StartError::Data)?);
+    let fills = Arc::new(
+        Fills::open(&fs, &settings.namespaces, settings.complete_percent.clone())
+            .map_err(StartError::Data)?,
+    );
     let pool = Pool::start(&fs).map_err(StartError::Thread)?;
     let alarm = Alarm { thread: "keeper", failed: joints.failed.clone() };
     let keeper = store.start_keeper(joints.control.clone(), alarm).map_err(StartError::Thread)?;

@@ -7,6 +7,8 @@
 
 use std::fmt::Write as _;
 
+use crate::endpoint::Endpoint;
+use crate::method::Method;
 use crate::percent;
 use crate::problem::Problem;
 
@@ -35,6 +37,31 @@ impl Page {
         }
         // Digits that do not fit are a large number.
         Ok(text.parse().unwrap_or(u32::MAX).min(Page::LIMIT_MAX))
+    }
+
+    /// The query that asks for this page, without its question mark.
+    pub fn query(&self) -> String {
+        let mut query = String::new();
+        if let Some(n) = self.n {
+            write!(query, "n={n}").expect("a String takes all");
+        }
+        if let Some(last) = &self.last {
+            query.push_str(if query.is_empty() { "last=" } else { "&last=" });
+            percent::encode_into(&mut query, last);
+        }
+        query
+    }
+
+    /// The page that another registry's query asks for. `None`: it can't be read, or has keys that are its own.
+    pub fn of_query(query: &str) -> Option<Page> {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        if !pairs.map(str::as_bytes).all(is_paging) {
+            return None;
+        }
+        match Endpoint::parse(Method::Get, format!("/v2/_catalog?{query}").as_bytes()) {
+            Ok(Endpoint::Catalog(page)) => Some(page),
+            _ => None,
+        }
     }
 
     /// The value of the `Link` header to the page after `last`. `target` is the raw target of this request.
@@ -74,7 +101,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Endpoint, Method};
 
     #[test]
     fn links_keep_what_is_not_about_paging() {
@@ -120,6 +146,26 @@ mod tests {
         for bad in ["", "-1", "+1", "abc", "1.0", "1 ", "0x1", "٣"] {
             assert_eq!(Page::parse_n(bad), Err(Problem::PaginationNumberInvalid), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_query_of_another_registry_is_read_if_it_is_about_paging_alone() {
+        let page = |n, last: Option<&str>| Page { n, last: last.map(str::to_owned) };
+        for (query, expect) in [
+            ("n=2&last=v1", Some(page(Some(2), Some("v1")))),
+            ("last=a%2Fb%26c", Some(page(None, Some("a/b&c")))),
+            ("", Some(page(None, None))),
+            ("n=2&last=v1&orderby=", None),
+            ("next_page=gAAAA", None),
+            ("last=v1&last=v2", None),
+            ("n=x", None),
+            ("last=%zz", None),
+        ] {
+            assert_eq!(Page::of_query(query), expect, "{query}");
+        }
+        assert_eq!(page(Some(2), Some("a b")).query(), "n=2&last=a%20b");
+        assert_eq!(page(None, Some("v1")).query(), "last=v1");
+        assert_eq!(page(None, None).query(), "");
     }
 
     proptest! {

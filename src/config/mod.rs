@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use controlplane::{MissingReferences, upstream::UpstreamSettings};
+use controlplane::{Glob, MissingReferences, upstream::UpstreamSettings};
 use dataplane::{IoChoice, limits, limits::Limits};
 use oci::Namespaces;
 use tracing_subscriber::filter::LevelFilter;
@@ -30,7 +30,7 @@ pub use reading::Effective;
 pub use value::LogFormat;
 
 use reading::Reading;
-use upstream::{Ns, Pattern, Upstreams};
+use upstream::{Ns, Upstreams};
 use value::{Bytes, BytesOrAuto, Cores, Percent};
 
 /// Names the file, which can't name itself.
@@ -62,13 +62,11 @@ pub struct Config {
     /// What a manifest may name that is not here.
     pub missing_references: MissingReferences,
     /// The registries that this one is a mirror of.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the planes ask for it with the mirror"))]
     pub upstreams: Vec<UpstreamSettings>,
     /// The same by name, in the same order, and this registry's own names.
     pub namespaces: Arc<Namespaces>,
     /// Patterns of names without a prefix that no upstream is ever asked for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the planes ask for it with the mirror"))]
-    pub local_only: Vec<String>,
+    pub local_only: Vec<Glob>,
     /// How much of what upstreams gave is kept.
     #[cfg_attr(not(test), expect(dead_code, reason = "the planes ask for it with the mirror"))]
     pub cache: CacheSettings,
@@ -88,7 +86,7 @@ pub struct CacheSettings {
     /// Of the volume less what was pushed, 1 to 100.
     pub max_percent: u8,
     /// Repositories of upstreams whose blobs are not evicted, by their names here.
-    pub pin: Vec<String>,
+    pub pin: Vec<Glob>,
 }
 
 impl TryFrom<RawConfig> for Config {
@@ -105,14 +103,14 @@ impl TryFrom<RawConfig> for Config {
         let log = read.setting("log", LevelFilter::INFO);
         let access_log = read.setting("access_log", true);
         let allow_anonymous = read.setting("allow_anonymous", false);
-        let local_only = patterns(&mut read, "local_only");
+        let local_only = read.list::<Glob>("local_only");
         let names = read.list::<Ns>("names");
         let (limits, reserve_bytes) = read_limits(&mut read);
         let missing_references = read.setting("registry.missing_references", MissingReferences::default());
         let cache = CacheSettings {
             max_bytes: read.setting("cache.max_bytes", BytesOrAuto(None)).0,
             max_percent: read.setting("cache.max_percent", Percent(80)).0,
-            pin: patterns(&mut read, "cache.pin"),
+            pin: read.list::<Glob>("cache.pin"),
         };
         let Upstreams { settings, namespaces, effective: effective_upstreams } =
             upstream::read(&mut read, &names);
@@ -138,10 +136,6 @@ impl TryFrom<RawConfig> for Config {
             warnings,
         })
     }
-}
-
-fn patterns(read: &mut Reading, key: &'static str) -> Vec<String> {
-    read.list(key).into_iter().map(|Pattern(pattern)| pattern).collect()
 }
 
 fn read_limits(read: &mut Reading) -> (Limits, u64) {

@@ -7,6 +7,7 @@
 //! change that was answered before it was asked. A change that returns `Ok` is durable. `Ok(None)` means
 //! absent; whatever could not be looked up is [`Problem::Internal`], logged where it happened.
 
+mod mirrored;
 mod preconditions;
 pub(crate) mod sqlite;
 
@@ -14,9 +15,11 @@ use bytes::Bytes;
 use control::{CommitFailed, Document, Link, Preconditions, PushedBlob};
 use oci::{Digest, Problem, Reference, RepositoryName, Tag};
 
+pub(crate) use mirrored::{Keep, Kept, KeptTag, Mirrored, MirroredEdge, NewMirrored};
+
 /// Where metadata is kept. Every change checks [`control::Writes`] first and is
 /// [`Problem::WritesRefused`] when writes are; it checks its conditions inside its own transaction.
-pub(crate) trait Metadata: Send + Sync + 'static {
+pub(crate) trait Metadata: Mirrored {
     /// The link of `repository` to `digest`; a touch of it if it is there.
     fn link(
         &self,

@@ -9,7 +9,7 @@ use control::{
     CommitFailed, Control, CoreHealth, DiskHealth, Document, Epochs, Forward, Health, Link, Manifest,
     Preconditions, Principal, PushedBlob, Refusal, Reply, StoredManifest, Writes, WritesHealth,
 };
-use controlplane::{Counts, Faults, Fixed, Metrics, MissingReferences, OpenError, Options};
+use controlplane::{Counts, Faults, Fixed, Metrics, MirrorSettings, MissingReferences, OpenError, Options};
 use oci::{Algorithm, Digest, Endpoint, Method, Problem, Reference, RepositoryName, Tag};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -93,15 +93,29 @@ impl Plane {
         missing_references: MissingReferences,
         faults: Faults,
     ) -> Result<Plane, OpenError> {
+        Plane::open_whole(directory, missing_references, MirrorSettings::default(), faults)
+    }
+
+    /// One that is a mirror.
+    pub fn open_mirror(directory: &Directory, mirror: MirrorSettings) -> Result<Plane, OpenError> {
+        Plane::open_whole(directory, MissingReferences::Reject, mirror, Faults::default())
+    }
+
+    fn open_whole(
+        directory: &Directory,
+        missing_references: MissingReferences,
+        mirror: MirrorSettings,
+        faults: Faults,
+    ) -> Result<Plane, OpenError> {
         let refusals = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&refusals);
         let writes = Arc::new(Writes::allowed(Box::new(move |why, _since| told.lock().unwrap().push(why))));
         let epochs = Arc::new(Epochs::new(1 << 16));
         let options =
-            Options { missing_references, writes: Arc::clone(&writes), epochs: Arc::clone(&epochs) };
+            Options { missing_references, writes: Arc::clone(&writes), epochs: Arc::clone(&epochs), mirror };
         let plane = controlplane::open_with_faults(directory.path(), options, faults.clone())?;
         let metrics = plane.metrics();
-        let (control, lanes) = Control::lanes(256, 64);
+        let (control, lanes) = Control::lanes(1024, 64);
         let state = Arc::clone(&writes);
         let fixed = Fixed {
             health: Arc::new(move || health(&state)),
@@ -115,6 +129,12 @@ impl Plane {
     pub async fn close(self) {
         drop(self.control);
         self.running.await.unwrap();
+    }
+
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        self.metrics.render(&mut text);
+        text
     }
 
     pub fn counts(&self) -> Counts {
@@ -204,6 +224,16 @@ impl Plane {
     pub async fn forward(&self, method: &str, target: &str) -> Result<Answered, Problem> {
         let method = Method::parse(method);
         let endpoint = Endpoint::parse(method, target.as_bytes())?;
+        self.forward_as(endpoint, method, target).await
+    }
+
+    /// Sends a request with what it was parsed to.
+    pub async fn forward_as(
+        &self,
+        endpoint: Endpoint,
+        method: Method,
+        target: &str,
+    ) -> Result<Answered, Problem> {
         let reply = self.control.forward(|answer| Forward {
             endpoint,
             method,

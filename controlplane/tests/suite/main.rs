@@ -10,6 +10,7 @@ mod fixed_paths;
 mod harness;
 mod lists;
 mod manifests;
+mod mirror;
 mod preconditions;
 mod referrers;
 mod start_and_stop;

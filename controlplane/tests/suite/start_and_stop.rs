@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use control::{Epochs, Writes};
-use controlplane::{MissingReferences, OpenError, Options, limits::WAL_CHECKPOINT_BYTES};
+use controlplane::{MirrorSettings, MissingReferences, OpenError, Options, limits::WAL_CHECKPOINT_BYTES};
 
 use crate::harness::{Directory, Plane, sha256};
 
@@ -12,6 +12,7 @@ fn options() -> Options {
         missing_references: MissingReferences::Reject,
         writes: Arc::new(Writes::allowed(Box::new(|_why, _since| {}))),
         epochs: Arc::new(Epochs::new(64)),
+        mirror: MirrorSettings::default(),
     }
 }
 

@@ -55,6 +55,17 @@ pub enum Ask {
         /// `None`: nothing of that name is here.
         answer: Answer<Option<Document>>,
     },
+    /// As [`Ask::Manifest`], by who wants its head alone: that costs an upstream less. (end-3, HEAD)
+    Describe {
+        /// The repository.
+        repository: RepositoryName,
+        /// Tag or digest.
+        reference: Reference,
+        /// Who wants it.
+        principal: Principal,
+        /// `None`: nothing of that name is here.
+        answer: Answer<Option<Description>>,
+    },
     /// May an upload be opened in `repository`? A yes makes the name local. (end-4)
     OpenUpload {
         /// The repository that is pushed to.
@@ -196,6 +207,10 @@ pub enum Came {
     Hit,
     /// From an upstream, just now.
     Fill,
+    /// A part of a blob, from an upstream, just now or a while ago; the rest is not here.
+    Partial,
+    /// From an upstream, just now, and not kept: there is no room.
+    Passed,
     /// An upstream's; it was here, and could not be compared with what the upstream has now.
     Stale,
 }
@@ -213,6 +228,28 @@ pub struct Document {
     pub came: Came,
     /// For how long it may be given again without asking; `None`: until it is revoked.
     pub fresh: Option<Duration>,
+}
+
+/// What is known of a manifest whose bytes nobody asked for.
+#[derive(Clone, Debug)]
+pub enum Description {
+    /// It is here.
+    Whole(Document),
+    /// It is an upstream's, which has told this much of it.
+    Outline(Outline),
+}
+
+/// The head of a manifest that is not here. The upstream's word, not verified.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// Of its bytes.
+    pub digest: Digest,
+    /// What it is served as.
+    pub media_type: MediaType,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// Where from: just now, or not long ago.
+    pub came: Came,
 }
 
 /// A blob whose bytes and name are durable and whose row is not.

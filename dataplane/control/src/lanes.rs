@@ -9,8 +9,8 @@ use oci::{Digest, Problem, Reference, RepositoryName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Answer, Ask, CommitFailed, Document, Fetched, Forward, Link, Manifest, Origin, Preconditions, Principal,
-    PushedBlob, Reply, StoredManifest,
+    Answer, Ask, CommitFailed, Description, Document, Fetched, Forward, Link, Manifest, Origin,
+    Preconditions, Principal, PushedBlob, Reply, StoredManifest,
 };
 
 /// The cores' end. Cloning it is cheap; all clones share the lanes.
@@ -101,6 +101,16 @@ impl Control {
         principal: Principal,
     ) -> Result<Option<Document>, Problem> {
         self.ask(|answer| Ask::Manifest { repository, reference, principal, answer }).await
+    }
+
+    /// See [`Ask::Describe`].
+    pub async fn describe(
+        &self,
+        repository: RepositoryName,
+        reference: Reference,
+        principal: Principal,
+    ) -> Result<Option<Description>, Problem> {
+        self.ask(|answer| Ask::Describe { repository, reference, principal, answer }).await
     }
 
     /// See [`Ask::OpenUpload`].

@@ -13,8 +13,8 @@ mod health;
 mod lanes;
 
 pub use ask::{
-    Answer, Ask, Came, CommitFailed, Document, Fetched, Forward, Link, Manifest, Origin, Preconditions,
-    Principal, PushedBlob, Reply, StoredManifest,
+    Answer, Ask, Came, CommitFailed, Description, Document, Fetched, Forward, Link, Manifest, Origin,
+    Outline, Preconditions, Principal, PushedBlob, Reply, StoredManifest,
 };
 pub use epochs::{Epoch, Epochs, Slot};
 pub use health::{CoreHealth, DiskHealth, Health, OnRefuse, Refusal, Writes, WritesHealth};

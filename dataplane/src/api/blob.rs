@@ -34,6 +34,11 @@ impl<'a> Conditions<'a> {
         }
     }
 
+    fn selected(&self, digest: &Digest, size_bytes: u64) -> Result<Selected, Problem> {
+        let apply = self.if_range.is_none_or(|header| conditional::if_range(header, digest));
+        if apply { self.range.within(size_bytes) } else { Ok(Selected::Whole) }
+    }
+
     fn of_request(request: &'a Request) -> Conditions<'a> {
         let is_get = request.method == oci::Method::Get;
         Conditions {
@@ -63,7 +68,10 @@ pub async fn pull(
             None => match size_bytes.filter(|_| request.method == oci::Method::Head) {
                 // Who only asks about it starts no fill.
                 Some(size_bytes) => return Ok(describe(core, digest, size_bytes, &conditions)?),
-                None => fill(core, digest, origin, size_bytes).await?,
+                None => match fill(core, digest, origin, size_bytes, &conditions).await? {
+                    Filled::Blob(blob) => blob,
+                    Filled::Full(reader) => return Ok(pass(core, digest, &reader, &conditions).await?),
+                },
             },
         },
     };
@@ -94,16 +102,35 @@ impl Blob {
     }
 }
 
+/// What became of a miss.
+enum Filled {
+    Blob(Blob),
+    /// There is no room for it.
+    Full(Reader),
+}
+
 /// Joins the fill of a blob that is not here. The answer can begin when this returns.
 async fn fill(
     core: &Core,
     digest: &Digest,
     origin: Origin,
     told_bytes: Option<u64>,
-) -> Result<Blob, Problem> {
+    conditions: &Conditions<'_>,
+) -> Result<Filled, Problem> {
     for _ in 0..FILL_JOINS_MAX {
         let mut reader = core.join_fill(digest, origin, told_bytes)?;
-        match reader.ready().await? {
+        let selected = reader.size_bytes().map(|size_bytes| conditions.selected(digest, size_bytes));
+        let selected = selected.transpose()?;
+        let span = match selected {
+            Some(Selected::One(span)) => Some(span),
+            Some(Selected::Whole) => {
+                reader.take_whole();
+                None
+            }
+            Some(Selected::Many(_)) | None => None,
+        };
+        span.into_iter().for_each(|span| reader.go_ahead(span));
+        match reader.ready(span).await? {
             Ready::Begun => {
                 let (files, size_bytes) = reader.file().ok_or(Problem::Internal)?;
                 if told_bytes.is_some_and(|told_bytes| told_bytes != size_bytes) {
@@ -111,17 +138,47 @@ async fn fill(
                     return Err(Problem::UpstreamMisbehaved { why });
                 }
                 let open = Rc::new(OpenBlob::new(files.data.clone(), digest, size_bytes, None));
-                return Ok(Blob { open, reader: Some(reader), came: Came::Fill });
+                let came = if reader.is_ahead() { Came::Partial } else { Came::Fill };
+                return Ok(Filled::Blob(Blob { open, reader: Some(reader), came }));
             }
             Ready::Here => {
                 if let Some(open) = core.upstream_file(digest, told_bytes).await? {
-                    return Ok(Blob { came: Came::Hit, ..Blob::whole(open) });
+                    return Ok(Filled::Blob(Blob { came: Came::Hit, ..Blob::whole(open) }));
                 }
             }
+            Ready::Full => return Ok(Filled::Full(reader)),
             Ready::Again => {}
         }
     }
     Err(Problem::UpstreamMisbehaved { why: "the upstream gives a blob that is not what its digest says" })
+}
+
+/// The answer to a read of a blob for which there is no room. Several ranges are answered by the whole.
+async fn pass(
+    core: &Core,
+    digest: &Digest,
+    reader: &Reader,
+    conditions: &Conditions<'_>,
+) -> Result<Response, Problem> {
+    if let Some(response) = unchanged(core, digest, conditions.if_match, conditions.if_none_match)? {
+        return Ok(response);
+    }
+    let size_bytes = reader.size_bytes().ok_or(Problem::DiskFull)?;
+    let whole = Span { start: 0, end: size_bytes };
+    let (status, span) = match conditions.selected(digest, size_bytes)? {
+        Selected::One(span) => (206, span),
+        Selected::Whole | Selected::Many(_) => (200, whole),
+    };
+    let mut pass = reader.pass_from_start(span)?;
+    pass.begin().await?;
+    let mut lines = core.lines(status);
+    lines.rendered(&OpenBlob::lines_of(digest)).fixed(cache_line(Came::Passed));
+    if status == 206 {
+        lines.content_range(span.start, span.end, size_bytes);
+    }
+    lines.fixed("Content-Type: application/octet-stream\r\n");
+    lines.number_field("Content-Length", span.len());
+    Ok(Response::new(status, lines, Body::Pass(Box::new(pass))))
 }
 
 /// What a HEAD is told of a blob that is not here.
@@ -162,8 +219,7 @@ pub fn respond(
     if let Some(response) = unchanged(core, digest, conditions.if_match, conditions.if_none_match)? {
         return Ok(response);
     }
-    let ranges_apply = conditions.if_range.is_none_or(|header| conditional::if_range(header, digest));
-    let selected = if ranges_apply { conditions.range.within(blob.size_bytes)? } else { Selected::Whole };
+    let selected = conditions.selected(digest, blob.size_bytes)?;
     let status = if selected == Selected::Whole { 200 } else { 206 };
     let size_bytes = blob.size_bytes;
     let mut lines = core.lines(status);

@@ -128,6 +128,8 @@ fn cache_line(came: Came) -> &'static str {
         Came::Pushed => "",
         Came::Hit => "Gantry-Cache: hit\r\n",
         Came::Fill => "Gantry-Cache: fill\r\n",
+        Came::Passed => "Gantry-Cache: pass\r\n",
+        Came::Partial => "Gantry-Cache: partial\r\n",
         Came::Stale => {
             "Gantry-Cache: stale\r\nWarning: 299 - \"gantry: the upstream could not be asked\"\r\n"
         }

@@ -414,6 +414,12 @@ impl Connection {
                 Body::Bytes(bytes) if head.is_empty() && bytes.is_empty() => return Ok(Progress::Done),
                 Body::Bytes(bytes) if head.is_empty() => core.io.send(&self.socket, [bytes, &[]], false)?,
                 Body::Bytes(bytes) => core.io.send(&self.socket, [head, bytes], false)?,
+                Body::Pass(pass) if head.is_empty() && pass.is_over() => return Ok(Progress::Done),
+                Body::Pass(pass) => match pass.sendable() {
+                    Some(bytes) => core.io.send(&self.socket, [head, &bytes], false)?,
+                    None if head.is_empty() => return Ok(Progress::Cold),
+                    None => core.io.send(&self.socket, [head, &[]], false)?,
+                },
                 Body::File(part) if part.span.is_empty() => {
                     if head.is_empty() {
                         if response.next_part() {
@@ -477,6 +483,7 @@ impl Connection {
                 Body::Empty => {}
                 Body::Bytes(bytes) => drop(bytes.split_to(count - of_head)),
                 Body::File(part) => part.advance(count - of_head),
+                Body::Pass(pass) => pass.advance(count - of_head),
             }
         }
     }

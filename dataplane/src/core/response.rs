@@ -10,11 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use control::{Epoch, Link};
-use oci::{Digest, Span};
+use oci::{Digest, Problem, Span};
 
 use super::Core;
 use crate::{
-    fill::Reader,
+    fill::{Advance, Pass, Reader},
     http::Lines,
     io::{Buf, File, is_damage},
     limits::{BUF_BYTES, POOL_RETRY},
@@ -42,6 +42,8 @@ pub enum Body {
     Bytes(Bytes),
     /// A part of a file.
     File(FilePart),
+    /// What goes through without being kept.
+    Pass(Box<Pass>),
 }
 
 /// What is left to send of a part of a file, and what comes after it.
@@ -124,7 +126,7 @@ impl Response {
     pub fn sendable(&mut self) -> u64 {
         match &mut self.body {
             Body::File(part) => part.sendable(),
-            Body::Empty | Body::Bytes(_) => 0,
+            Body::Empty | Body::Bytes(_) | Body::Pass(_) => 0,
         }
     }
 
@@ -157,7 +159,7 @@ impl Response {
     pub fn file_name(&self) -> &str {
         match &self.body {
             Body::File(part) => part.blob.file.name(),
-            Body::Empty | Body::Bytes(_) => "none",
+            Body::Empty | Body::Bytes(_) | Body::Pass(_) => "none",
         }
     }
 
@@ -172,11 +174,22 @@ impl Response {
     /// Reads what the sender found missing in memory, so that it can go on. A pool that is full is asked again for
     /// as long as a client may stall.
     pub async fn more(&mut self, core: &Core) -> io::Result<()> {
-        let Body::File(part) = &mut self.body else { return Ok(()) };
+        let told = |problem: Problem| io::Error::other(problem.message());
+        let part = match &mut self.body {
+            Body::Empty | Body::Bytes(_) => return Ok(()),
+            Body::Pass(pass) => return pass.more().await.map_err(told),
+            Body::File(part) => part,
+        };
         if part.sendable() == 0
             && let Some(reader) = &mut part.filling
         {
-            return reader.advance().await.map_err(|problem| io::Error::other(problem.message()));
+            match reader.advance(part.span).await.map_err(told)? {
+                Advance::Look => {}
+                // One of several parts can't be the last thing that is sent.
+                Advance::Pass(_) if part.rest.is_some() => return Err(told(Problem::DiskFull)),
+                Advance::Pass(pass) => self.body = Body::Pass(pass),
+            }
+            return Ok(());
         }
         core.counters.cold_read();
         // The old window's buffer goes home before another is asked for.

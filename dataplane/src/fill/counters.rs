@@ -21,6 +21,8 @@ pub struct FillCounters {
     pub fetched_bytes: AtomicU64,
     /// Requests to the origin beyond the first of a fill.
     pub resumes: AtomicU64,
+    /// Answers that were not kept, since there was no room.
+    pub passes: AtomicU64,
     /// Fills whose bytes were not those of their digest.
     pub mismatches: AtomicU64,
     /// Fills that were stopped since nobody wanted them any more.
@@ -30,13 +32,14 @@ pub struct FillCounters {
 /// Appends the families of all upstreams; nothing if there are none.
 pub fn render(upstreams: &[FillCounters], out: &mut String) {
     type Of = fn(&FillCounters) -> &AtomicU64;
-    let families: [(&str, &str, &str, Of); 8] = [
+    let families: [(&str, &str, &str, Of); 9] = [
         ("hits", "counter", "Blobs that were asked for and were here.", |of| &of.hits),
         ("misses", "counter", "Blobs that were asked for and were not here.", |of| &of.misses),
         ("coalesced", "counter", "Misses that found a fill under way.", |of| &of.coalesced),
         ("running", "gauge", "Fills that run.", |of| &of.running),
         ("fetched_bytes", "counter", "Bytes of blobs that came from the upstream.", |of| &of.fetched_bytes),
         ("resumes", "counter", "Fills that were gone on with after the upstream failed.", |of| &of.resumes),
+        ("passes", "counter", "Answers that were not kept, since there was no room.", |of| &of.passes),
         ("mismatches", "counter", "Fills whose bytes were not those of their digest.", |of| &of.mismatches),
         ("stops", "counter", "Fills that stopped since nobody wanted them any more.", |of| &of.stops),
     ];

@@ -11,29 +11,38 @@
 //! it. Who has taken a fill's [`Ingest`] out is the only one to write to it. No answer is complete before its bytes were
 //! verified; one that was not is cut. A digest gets its name under `blobs/` only after the sync of its bytes.
 
+mod ahead;
 mod counters;
+mod extent;
 mod files;
+mod pass;
 mod reader;
+mod room;
 mod run;
+mod writer;
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use control::{Control, Origin};
 use oci::{Digest, Namespaces, Problem};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 pub use counters::FillCounters;
 pub use files::{FILLS, FillFiles, FillId};
-pub use reader::{Reader, Ready};
+pub use pass::Pass;
+pub use reader::{Advance, Reader, Ready};
 
+use ahead::Ahead;
 use files::Left;
-use run::Ingest;
+use pass::Passing;
+use room::Units;
+use run::{End, Ingest};
 
 use crate::{
     io::{Fs, Io},
@@ -46,6 +55,9 @@ use crate::{
 pub struct Fills {
     table: Mutex<HashMap<Digest, Arc<Fill>>>,
     counters: Box<[FillCounters]>,
+    /// For each upstream, how many percent of a blob have to be here for it to be completed without a reader.
+    complete_percent: Box<[Option<u8>]>,
+    passing: Passing,
 }
 
 /// One fill. What is in it is seen by all who wait for it.
@@ -55,9 +67,16 @@ pub struct Fill {
     readers: AtomicUsize,
     /// Nobody runs it while this is here.
     idle: Mutex<Option<Box<Ingest>>>,
-    files: OnceLock<FillFiles>,
+    /// What is there ahead of the frontier. A mutex, because readers on all cores look and claim; held for a look-up.
+    ahead: Mutex<Ahead>,
+    files: OnceCell<FillFiles>,
+    /// What it holds of the volume. A mutex, because extents on all cores hold more; for a look-up.
+    units: Mutex<Units>,
     size_bytes: OnceLock<u64>,
-    failure: OnceLock<Problem>,
+    /// Records in its journal.
+    records: AtomicU64,
+    /// Why it was last given up, in whole or in part.
+    failure: Mutex<Option<Problem>>,
 }
 
 /// How far a fill is.
@@ -66,6 +85,8 @@ struct Progress {
     /// Bytes from the start that are hashed and in the file.
     frontier: u64,
     state: State,
+    /// How often its run was given up: who waited for that is told, who comes after it may try again.
+    failures: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,11 +101,14 @@ enum State {
     Here,
     /// Its bytes can't be used. Another fill of the same digest may be.
     Again,
-    /// It can't be had; see `failure`.
-    Failed,
+    /// There is no room for more of it: who wants it gets it by a request of their own.
+    Full,
+    /// It can't be had, and nothing of it is kept.
+    Lost,
 }
 
 /// What a fill is run with: what the core that began it has.
+#[derive(Clone)]
 pub struct Runner {
     /// Its world.
     pub io: Io,
@@ -103,8 +127,13 @@ pub struct Runner {
 }
 
 impl Fills {
-    /// What earlier processes left in `fs`, and whatever will come. Blocks; for the start.
-    pub fn open(fs: &Fs, namespaces: &Namespaces) -> std::io::Result<Fills> {
+    /// What earlier processes left in `fs`, and whatever will come. `complete_percent` is for each upstream, in the order
+    /// of `namespaces`. Blocks; for the start.
+    pub fn open(
+        fs: &Fs,
+        namespaces: &Namespaces,
+        complete_percent: Vec<Option<u8>>,
+    ) -> std::io::Result<Fills> {
         let mut table = HashMap::new();
         for left in files::left(fs)? {
             if table.len() == FILLS_MAX {
@@ -115,7 +144,12 @@ impl Fills {
         }
         let counters = |ns: &str| FillCounters { ns: ns.into(), ..FillCounters::default() };
         let counters = namespaces.iter().map(|namespace| counters(&namespace.ns)).collect();
-        Ok(Fills { table: Mutex::new(table), counters })
+        Ok(Fills {
+            table: Mutex::new(table),
+            counters,
+            complete_percent: complete_percent.into(),
+            passing: Passing::default(),
+        })
     }
 
     /// What was done, as OpenMetrics text.
@@ -135,7 +169,7 @@ impl Fills {
         }
     }
 
-    /// A reader of the fill of `digest`, which is begun or gone on with if nobody runs it.
+    /// A reader of the fill of `digest`. Nothing is fetched before it says what it wants.
     ///
     /// Errors: [`Problem::Overloaded`]: too many fills.
     pub fn join(&self, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
@@ -155,29 +189,16 @@ impl Fills {
         } else if let Some(counters) = counters {
             counters.coalesced.fetch_add(1, Ordering::Relaxed);
         }
-        let reader = table.get(digest).map(Reader::of).ok_or(Problem::Internal)?;
-        drop(table);
-        reader.fill().clone().go_on(runner);
-        Ok(reader)
+        let fill = table.get(digest).ok_or(Problem::Internal)?;
+        Ok(Reader::of(fill, runner))
     }
 
-    /// Takes a fill out of the table.
+    /// Takes a fill out of the table, unless another has its place.
     fn remove(&self, fill: &Arc<Fill>) {
-        self.replace(fill, None);
-    }
-
-    /// Puts another fill of the same digest in the place of one, unless that has lost it already. Whether it did.
-    fn replace(&self, fill: &Arc<Fill>, next: Option<Arc<Fill>>) -> bool {
         let mut table = self.table();
-        if !table.get(&fill.digest).is_some_and(|known| Arc::ptr_eq(known, fill)) {
-            return false;
+        if table.get(&fill.digest).is_some_and(|known| Arc::ptr_eq(known, fill)) {
+            table.remove(&fill.digest);
         }
-        let has_next = next.is_some();
-        match next {
-            Some(next) => table.insert(fill.digest, next),
-            None => table.remove(&fill.digest),
-        };
-        has_next
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
@@ -187,56 +208,103 @@ impl Fills {
 
 impl Fill {
     fn new(digest: Digest) -> Fill {
-        Fill::idle(digest, Ingest::new(digest.algorithm()))
+        Fill {
+            digest,
+            progress: watch::Sender::new(Progress { frontier: 0, state: State::Waiting, failures: 0 }),
+            readers: AtomicUsize::new(0),
+            idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
+            ahead: Mutex::default(),
+            files: OnceCell::new(),
+            units: Mutex::default(),
+            size_bytes: OnceLock::new(),
+            records: AtomicU64::new(0),
+            failure: Mutex::default(),
+        }
     }
 
     fn restored(left: Left) -> Fill {
-        let fill =
-            Fill::idle(left.digest, Ingest::restored(left.digest.algorithm(), left.chunks, left.records));
-        // Both are empty until here.
-        let _ = fill.size_bytes.set(left.size_bytes);
-        let _ = fill.files.set(left.files);
-        fill
-    }
-
-    fn idle(digest: Digest, ingest: Ingest) -> Fill {
         Fill {
-            digest,
-            progress: watch::Sender::new(Progress { frontier: 0, state: State::Waiting }),
-            readers: AtomicUsize::new(0),
-            idle: Mutex::new(Some(Box::new(ingest))),
-            files: OnceLock::new(),
-            size_bytes: OnceLock::new(),
-            failure: OnceLock::new(),
+            ahead: Mutex::new(Ahead::left(left.chunks)),
+            files: OnceCell::new_with(Some(left.files)),
+            size_bytes: OnceLock::from(left.size_bytes),
+            records: AtomicU64::new(left.records),
+            ..Fill::new(left.digest)
         }
     }
 
     /// Runs it on this core, if nobody does.
-    fn go_on(self: Arc<Fill>, runner: Runner) {
-        let ingest = self.take();
+    fn go_on(self: &Arc<Fill>, runner: Runner) {
+        let ingest = {
+            let mut idle = self.idle();
+            let state = self.progress.borrow().state;
+            if state == State::Waiting { idle.take() } else { None }
+        };
         if let Some(ingest) = ingest {
-            runner.io.clone().spawn(run::run(runner, self, ingest));
+            runner.io.clone().spawn(run::run(runner, self.clone(), ingest));
         }
     }
 
-    fn take(&self) -> Option<Box<Ingest>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The run ends, unless somebody has come who wants it: then it goes on.
+    fn stop(&self, ingest: Box<Ingest>) -> Option<Box<Ingest>> {
+        // Who comes later looks behind this lock.
+        let mut idle = self.idle();
+        if self.readers() > 0 {
+            return Some(ingest);
+        }
+        self.publish(State::Waiting, ingest.tail.offset);
+        *idle = Some(ingest);
+        None
     }
 
-    fn put_back(&self, ingest: Box<Ingest>) {
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(ingest);
+    /// The run ends without success. Who waits for it is told why; what is there is kept for who comes next.
+    fn fail(&self, problem: Problem, ingest: Box<Ingest>) {
+        let mut idle = self.idle();
+        *self.failure() = Some(problem);
+        self.progress.send_modify(|progress| progress.failures += 1);
+        self.publish(State::Waiting, ingest.tail.offset);
+        *idle = Some(ingest);
     }
 
-    fn readers(&self) -> usize {
-        self.readers.load(Ordering::SeqCst)
+    /// There is no room for more. Who reads it takes over the hash of what is there.
+    fn is_full(&self, ingest: Option<Box<Ingest>>) {
+        let frontier = self.progress.borrow().frontier;
+        let mut idle = self.idle();
+        if ingest.is_some() {
+            *idle = ingest;
+        }
+        self.publish(State::Full, frontier);
     }
 
-    fn is_unwanted(&self) -> bool {
-        self.readers() == 0 && self.idle.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// It is over, and nothing is kept.
+    fn give_up(&self, problem: Problem) {
+        *self.failure() = Some(problem);
+        self.publish(State::Lost, 0);
     }
 
-    fn publish(&self, state: State, frontier: u64) {
-        self.progress.send_replace(Progress { frontier, state });
+    /// An extent ended early.
+    fn extent_failed(&self, problem: Problem) {
+        *self.failure() = Some(problem);
+    }
+
+    /// Whether so much is there that it is completed without a reader.
+    fn is_to_be_completed(&self, runner: &Runner, there_bytes: u64) -> bool {
+        let percent = runner.fills.complete_percent.get(usize::from(runner.origin.upstream));
+        let (Some(Some(percent)), Some(size_bytes)) = (percent, self.size_bytes.get()) else { return false };
+        u128::from(there_bytes) * 100 >= u128::from(*size_bytes) * u128::from(*percent)
+    }
+
+    /// Its files, which are made when its first bytes come.
+    async fn open_files(&self, runner: &Runner) -> Result<FillFiles, End> {
+        let files = self.files.get_or_try_init(|| async {
+            let id = FillId::from_bytes(runner.io.unguessable()?);
+            let (digest, size_bytes) = (self.digest, self.size_bytes.get().copied());
+            runner.io.fs(move |fs| FillFiles::create(fs, id, &digest, size_bytes)).await
+        });
+        match files.await {
+            Ok(files) => Ok(files.clone()),
+            Err(error) if room::is_none(&error) => Err(End::Full),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Takes its files away. Whoever has them open reads on.
@@ -244,5 +312,38 @@ impl Fill {
         let Some(id) = self.files.get().map(|files| files.id) else { return };
         // What is not removed now is found by the next start.
         drop(io.fs(move |fs| FillFiles::remove(fs, id)));
+    }
+
+    fn readers(&self) -> usize {
+        self.readers.load(Ordering::SeqCst)
+    }
+
+    fn is_unwanted(&self) -> bool {
+        self.readers() == 0 && self.idle().is_some()
+    }
+
+    fn publish(&self, state: State, frontier: u64) {
+        self.progress.send_modify(|progress| *progress = Progress { frontier, state, ..*progress });
+    }
+
+    /// Something is there, or free, that was not.
+    fn wake(&self) {
+        self.progress.send_modify(|_| {});
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn units(&self) -> MutexGuard<'_, Units> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Box<Ingest>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Problem>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

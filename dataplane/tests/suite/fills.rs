@@ -22,10 +22,10 @@ use crate::{
     rig::{legs, sha256, until},
 };
 
-const MIB: usize = 1 << 20;
+pub const MIB: usize = 1 << 20;
 
 /// What an origin sends.
-enum Piece {
+pub enum Piece {
     Bytes(Vec<u8>),
     /// Little by little.
     Drip(Vec<u8>),
@@ -35,20 +35,20 @@ enum Piece {
 }
 
 /// An origin's answer to a fetch.
-struct Played {
-    start: u64,
-    size_bytes: Option<u64>,
-    pieces: Vec<Piece>,
+pub struct Played {
+    pub start: u64,
+    pub size_bytes: Option<u64>,
+    pub pieces: Vec<Piece>,
 }
 
-type Fetches = Arc<Mutex<Vec<(u64, Option<u64>)>>>;
+pub type Fetches = Arc<Mutex<Vec<(u64, Option<u64>)>>>;
 
 fn origin() -> Origin {
     Origin { upstream: 0, repository: RepositoryName::parse("library/thing").unwrap() }
 }
 
 /// The control plane of one upstream repository; `play` gets the number of the fetch, where it starts and ends.
-fn play(
+pub fn play(
     plane: &mut Plane,
     told_bytes: Option<usize>,
     mut play: impl FnMut(usize, u64, Option<u64>) -> Result<Option<Played>, Problem> + Send + 'static,
@@ -112,13 +112,13 @@ fn play_each(
 }
 
 /// All that was asked for of `content`.
-fn honest(content: &[u8], from: u64, to: Option<u64>) -> Result<Option<Played>, Problem> {
+pub fn honest(content: &[u8], from: u64, to: Option<u64>) -> Result<Option<Played>, Problem> {
     let end = to.map_or(content.len(), |to| to as usize);
     let pieces = vec![Piece::Bytes(content[from as usize..end].to_vec())];
     Ok(Some(Played { start: from, size_bytes: Some(content.len() as u64), pieces }))
 }
 
-fn content(len: usize) -> Vec<u8> {
+pub fn content(len: usize) -> Vec<u8> {
     let mut state = 7_u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -127,27 +127,27 @@ fn content(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-fn target(digest: &Digest) -> String {
+pub fn target(digest: &Digest) -> String {
     format!("/v2/hub/library/thing/blobs/{digest}")
 }
 
-fn ranged(client: &mut Client, digest: &Digest, range: &str) {
+pub fn ranged(client: &mut Client, digest: &Digest, range: &str) {
     use std::io::Write as _;
     let head = format!("GET {} HTTP/1.1\r\nHost: r\r\nRange: bytes={range}\r\n\r\n", target(digest));
     client.stream.write_all(head.as_bytes()).unwrap();
 }
 
-fn sample(plane: &Plane, name: &str) -> u64 {
+pub fn sample(plane: &Plane, name: &str) -> u64 {
     plane.sample(&format!("gantry_fill_{name}{{upstream=\"docker.io\"}}"))
 }
 
-fn fetched(fetches: &Fetches) -> Vec<(u64, Option<u64>)> {
+pub fn fetched(fetches: &Fetches) -> Vec<(u64, Option<u64>)> {
     fetches.lock().unwrap().clone()
 }
 
 /// Reads an answer that never becomes whole.
 #[track_caller]
-fn is_cut(client: &mut Client, len: usize) {
+pub fn is_cut(client: &mut Client, len: usize) {
     let head = client.read_head().unwrap();
     assert_eq!(head.status, 200);
     assert_eq!(head.field("content-length"), Some(len.to_string().as_str()));
@@ -300,7 +300,7 @@ fn the_end_of_every_answer_is_held_back_until_all_was_verified() {
 }
 
 /// Breaks after as many bytes as it says for each fetch, then sends all.
-fn breaking(plane: &mut Plane, blob: &[u8], breaks: Vec<usize>, has_ranges: bool) -> Fetches {
+pub fn breaking(plane: &mut Plane, blob: &[u8], breaks: Vec<usize>, has_ranges: bool) -> Fetches {
     let whole = blob.to_vec();
     play(plane, Some(blob.len()), move |number, from, to| {
         let start = if has_ranges { from } else { 0 };

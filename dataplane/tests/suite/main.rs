@@ -2,9 +2,11 @@
 //! when a test says so. Each module proves one behaviour, on both legs where a core takes part.
 
 mod bounded;
+mod extents;
 mod fills;
 mod full;
 mod keeper;
+mod pass;
 mod plane;
 mod restart;
 mod rig;

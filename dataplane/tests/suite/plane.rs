@@ -42,8 +42,23 @@ impl Plane {
         Plane::over(Arc::new(Place::new()), leg, access_log, limits)
     }
 
+    /// With this much of a blob of its upstream completed without a reader.
+    pub fn completing(leg: Driver, percent: Option<u8>) -> Plane {
+        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent)
+    }
+
     /// A process that finds what an earlier one left in `place`.
     pub fn over(place: Arc<Place>, leg: Driver, access_log: bool, limits: Limits) -> Plane {
+        Plane::make(place, leg, access_log, limits, None)
+    }
+
+    fn make(
+        place: Arc<Place>,
+        leg: Driver,
+        access_log: bool,
+        limits: Limits,
+        complete_percent: Option<u8>,
+    ) -> Plane {
         let faults = Faults::recording();
         let (control, Lanes { questions, forwards }) = Control::lanes(QUESTIONS_MAX, FORWARDS_MAX);
         let settings = Settings {
@@ -58,6 +73,7 @@ impl Plane {
             reserve_bytes: 1 << 20,
             limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..limits },
             namespaces: Arc::new(one_upstream()),
+            complete_percent: vec![complete_percent],
         };
         let joints = Joints {
             control: control.clone(),

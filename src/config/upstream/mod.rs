@@ -8,8 +8,11 @@ mod value;
 
 use std::path::PathBuf;
 
-use controlplane::upstream::{
-    AllowPrivate, ClientCertificate, Complete, Network, Policy, Timeouts, Upstream, UpstreamSettings,
+use controlplane::{
+    Glob,
+    upstream::{
+        AllowPrivate, ClientCertificate, Complete, Network, Policy, Timeouts, Upstream, UpstreamSettings,
+    },
 };
 use oci::{Namespace, NamespaceError, Namespaces};
 
@@ -22,7 +25,7 @@ use super::{
 };
 use crate::limits::UPSTREAMS;
 
-pub use value::{Ns, Pattern};
+pub use value::Ns;
 
 use value::{
     Cidr, Completion, Connections, Host, HostPattern, OrZero, Platform, Prefix, Private, Rate, Role, Url,
@@ -176,18 +179,17 @@ fn one(section: &Section, reading: &mut Reading) -> (Option<UpstreamSettings>, N
     (probed(settings, section, reading), names, effective)
 }
 
-/// The client has the last word about its settings.
+/// Only the client can tell whether certificates and keys are any. Nobody else is asked: a machine that trusts no
+/// certificates at all has a configuration all the same.
 fn probed(settings: UpstreamSettings, section: &Section, reading: &mut Reading) -> Option<UpstreamSettings> {
+    if settings.ca_pem.is_none() && settings.client_certificate.is_none() {
+        return Some(settings);
+    }
     let error = match Upstream::new(settings.clone()) {
         Ok(_upstream) => return Some(settings),
         Err(error) => error,
     };
-    let key = match error.field {
-        "ca_pem" => "ca_file",
-        "connections_max" => "connections",
-        "bytes_per_second_max" => "bandwidth",
-        field => field,
-    };
+    let key = if error.field == "ca_pem" { "ca_file" } else { error.field };
     SectionReading::new(UPSTREAM, section, reading).refused(key, error.why);
     None
 }
@@ -362,7 +364,7 @@ fn policy(read: &mut SectionReading<'_>) -> Policy {
 }
 
 fn patterns(read: &mut SectionReading<'_>, key: &'static str) -> Vec<String> {
-    read.list(key).into_iter().map(|Pattern(pattern)| pattern).collect()
+    read.list::<Glob>(key).iter().map(|pattern| pattern.as_str().to_owned()).collect()
 }
 
 fn complete(read: &mut SectionReading<'_>, default: Complete) -> Complete {

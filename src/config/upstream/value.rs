@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use controlplane::upstream::{Network, Offline};
+use controlplane::{
+    Glob,
+    upstream::{Network, Offline},
+};
 use oci::RepositoryName;
 
 use crate::config::value::{Bytes, Item, Value, Written, number, quoted, words};
@@ -38,18 +41,6 @@ macro_rules! text {
         }
     };
 }
-
-text!(
-    /// A pattern of names; who matches them says what `*` stands for.
-    Pattern,
-    "a pattern of names such as \"acme/*\", of at most 255 letters, digits, `.`, `_`, `-`, `/` and `*`",
-    list "a list of patterns such as [\"acme/*\"]",
-    |text| {
-        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/*".contains(&byte);
-        let one = (1..=255).contains(&text.len()) && text.bytes().all(known);
-        one.then(|| text.to_owned())
-    }
-);
 
 text!(
     /// A name of a registry, as it stands before the first slash of an image's name. In lower case.
@@ -103,6 +94,26 @@ text!(
     list "true, false, or a list of networks such as [\"10.0.0.0/8\"]",
     |text| Network::parse(text).map(|_network| text.to_owned())
 );
+
+impl Value for Glob {
+    const EXPECTED: &'static str =
+        "a pattern of names such as \"acme/*\", of at most 255 letters, digits, `.`, `_`, `-`, `/` and `*`";
+
+    fn read(written: &Written) -> Option<Self> {
+        match written {
+            Written::Text(text) => Glob::parse(text).ok(),
+            _ => None,
+        }
+    }
+
+    fn literal(&self) -> String {
+        quoted(self.as_str())
+    }
+}
+
+impl Item for Glob {
+    const EXPECTED_LIST: &'static str = "a list of patterns such as [\"acme/*\"]";
+}
 
 /// Whether this is a `prefix`.
 pub fn is_prefix(text: &str) -> bool {
@@ -468,9 +479,9 @@ mod tests {
             ("a,b", false),
             ("[ab]", false),
         ] {
-            assert_eq!(reads::<Pattern>(pattern), is_one, "{pattern}");
+            assert_eq!(reads::<Glob>(pattern), is_one, "{pattern}");
         }
-        assert!(reads::<Pattern>(&"a".repeat(255)) && !reads::<Pattern>(&"a".repeat(256)));
+        assert!(reads::<Glob>(&"a".repeat(255)) && !reads::<Glob>(&"a".repeat(256)));
         for (prefix, is_one) in
             [("docker.io", true), ("hub", true), ("v2", false), ("a/b", false), ("A", false), ("a:1", false)]
         {

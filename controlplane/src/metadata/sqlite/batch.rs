@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 use super::changes::{Change, Refused, Revoked};
 use super::touches::Touches;
 use crate::limits;
-use crate::metadata::{DeleteManifest, Mount, NewManifest};
+use crate::metadata::{DeleteManifest, Keep, Mount, NewManifest};
 use crate::metrics::Metrics;
+use crate::mirror::Names;
 
 /// Where a result goes. Dropped unanswered: the writer is gone.
 pub(super) type Told<T> = oneshot::Sender<T>;
@@ -28,6 +29,10 @@ pub(super) enum Wish {
     Put(Box<NewManifest>, Told<Result<(), Problem>>),
     DeleteManifest(Box<DeleteManifest>, Told<Result<(), Problem>>),
     DeleteBlob(Box<(RepositoryName, Digest)>, Told<Result<(), Problem>>),
+    /// The name is local from now on.
+    Claim(Box<RepositoryName>, Told<Result<(), Problem>>),
+    /// Of an upstream's.
+    Keep(Box<Keep>, Told<Result<bool, Problem>>),
     /// Nothing but to write the touches that wait.
     Touches,
 }
@@ -35,7 +40,7 @@ pub(super) enum Wish {
 /// A wish with its result.
 pub(super) enum Decided {
     Push(Vec<Result<(), Problem>>, Told<Pushed>),
-    Mount(Result<bool, Problem>, Told<Result<bool, Problem>>),
+    YesNo(Result<bool, Problem>, Told<Result<bool, Problem>>),
     Done(Result<(), Problem>, Told<Result<(), Problem>>),
     Touches,
 }
@@ -57,6 +62,7 @@ impl<'a> Batch<'a> {
     pub(super) fn begun(
         connection: &'a Connection,
         epochs: &'a Epochs,
+        names: &'a Names,
         metrics: &'a Metrics,
         now: i64,
     ) -> Batch<'a> {
@@ -65,7 +71,7 @@ impl<'a> Batch<'a> {
             metrics,
             now,
             changes_before: connection.total_changes(),
-            revoked: Revoked::new(epochs),
+            revoked: Revoked::new(epochs, names),
             decided: Vec::new(),
             gone: None,
         }
@@ -78,7 +84,7 @@ impl<'a> Batch<'a> {
                 let results = batch.iter().map(|pushed| self.member(|change| change.push(pushed))).collect();
                 Decided::Push(results, told)
             }
-            Wish::Mount(mount, told) => Decided::Mount(self.member(|change| change.mount(&mount)), told),
+            Wish::Mount(mount, told) => Decided::YesNo(self.member(|change| change.mount(&mount)), told),
             Wish::Put(new, told) => Decided::Done(self.member(|change| change.put_manifest(&new)), told),
             Wish::DeleteManifest(delete, told) => {
                 Decided::Done(self.member(|change| change.delete_manifest(&delete)), told)
@@ -87,6 +93,8 @@ impl<'a> Batch<'a> {
                 let (repository, digest) = *blob;
                 Decided::Done(self.member(|change| change.delete_blob(&repository, &digest)), told)
             }
+            Wish::Claim(name, told) => Decided::Done(self.member(|change| change.claim(&name)), told),
+            Wish::Keep(keep, told) => Decided::YesNo(self.member(|change| change.keep(&keep)), told),
             Wish::Touches => Decided::Touches,
         };
         self.decided.push(decided);
@@ -151,10 +159,15 @@ impl Wish {
     pub(super) fn size_bytes(&self) -> usize {
         match self {
             Wish::Put(new, _) => new.bytes.len(),
+            Wish::Keep(keep, _) => match &**keep {
+                Keep::Manifest(new) => new.bytes.len(),
+                Keep::Tag { .. } | Keep::NoTag { .. } | Keep::Used { .. } => 0,
+            },
             Wish::Push(..)
             | Wish::Mount(..)
             | Wish::DeleteManifest(..)
             | Wish::DeleteBlob(..)
+            | Wish::Claim(..)
             | Wish::Touches => 0,
         }
     }
@@ -163,10 +176,11 @@ impl Wish {
     pub(super) fn fail(self, problem: Problem) {
         match self {
             Wish::Push(batch, told) => Decided::Push(vec![Err(problem); batch.len()], told),
-            Wish::Mount(_, told) => Decided::Mount(Err(problem), told),
-            Wish::Put(_, told) | Wish::DeleteManifest(_, told) | Wish::DeleteBlob(_, told) => {
-                Decided::Done(Err(problem), told)
-            }
+            Wish::Mount(_, told) | Wish::Keep(_, told) => Decided::YesNo(Err(problem), told),
+            Wish::Put(_, told)
+            | Wish::DeleteManifest(_, told)
+            | Wish::DeleteBlob(_, told)
+            | Wish::Claim(_, told) => Decided::Done(Err(problem), told),
             Wish::Touches => Decided::Touches,
         }
         .tell();
@@ -178,7 +192,7 @@ impl Decided {
     pub(super) fn tell(self) {
         let _heard = match self {
             Decided::Push(results, told) => told.send(Ok(results)).is_ok(),
-            Decided::Mount(result, told) => told.send(result).is_ok(),
+            Decided::YesNo(result, told) => told.send(result).is_ok(),
             Decided::Done(result, told) => told.send(result).is_ok(),
             Decided::Touches => true,
         };
@@ -188,7 +202,7 @@ impl Decided {
     pub(super) fn fail(self, problem: Problem) {
         match self {
             Decided::Push(results, told) => Decided::Push(vec![Err(problem); results.len()], told),
-            Decided::Mount(_, told) => Decided::Mount(Err(problem), told),
+            Decided::YesNo(_, told) => Decided::YesNo(Err(problem), told),
             Decided::Done(_, told) => Decided::Done(Err(problem), told),
             Decided::Touches => Decided::Touches,
         }
@@ -199,7 +213,7 @@ impl Decided {
     pub(super) fn commit_failed(self, refused: Problem) {
         match self {
             Decided::Push(_, told) => drop(told.send(Err(CommitFailed))),
-            Decided::Mount(..) | Decided::Done(..) | Decided::Touches => self.fail(refused),
+            Decided::YesNo(..) | Decided::Done(..) | Decided::Touches => self.fail(refused),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::migrations::{DELETED_LINK, DELETED_MANIFEST, DELETED_TAG, EDGE_BLOB, 
 use super::reads;
 use super::touches::Touch;
 use crate::metadata::{DeleteManifest, Edge, EdgeKind, Mount, NewManifest, preconditions};
+use crate::mirror::Names;
 
 /// Why a member of a batch did not happen.
 #[derive(Debug)]
@@ -40,16 +41,30 @@ type Sql<T> = rusqlite::Result<T>;
 /// The slots that a batch makes odd while it commits.
 pub(super) struct Revoked<'a> {
     epochs: &'a Epochs,
+    names: &'a Names,
     pub slots: Vec<Slot>,
 }
 
 impl<'a> Revoked<'a> {
-    pub(super) fn new(epochs: &'a Epochs) -> Revoked<'a> {
-        Revoked { epochs, slots: Vec::new() }
+    pub(super) fn new(epochs: &'a Epochs, names: &'a Names) -> Revoked<'a> {
+        Revoked { epochs, names, slots: Vec::new() }
     }
 
-    fn repository(&mut self, name: &RepositoryName) {
+    pub(super) fn repository(&mut self, name: &RepositoryName) {
         self.slots.push(self.epochs.of_repository(name));
+    }
+
+    /// An upstream's repository, by each name that a core may know it by.
+    pub(super) fn mirrored(&mut self, name: &RepositoryName) {
+        self.repository(name);
+        self.names.also_called(name).iter().for_each(|also| self.repository(also));
+    }
+
+    /// A name that is written for the first time. It may have been the root mirror's until now.
+    fn first_written(&mut self, name: &RepositoryName) {
+        if self.names.has_root() {
+            self.repository(name);
+        }
     }
 
     fn digest(&mut self, digest: &Digest) {
@@ -194,10 +209,11 @@ impl Change<'_, '_> {
         Ok(())
     }
 
-    fn repository_made(&self, name: &RepositoryName) -> Sql<i64> {
+    fn repository_made(&mut self, name: &RepositoryName) -> Sql<i64> {
         if let Some(repository) = reads::repository(self.connection, name)? {
             return Ok(repository);
         }
+        self.revoked.first_written(name);
         self.connection
             .prepare_cached("INSERT INTO repository (name, created_at) VALUES (?1, ?2)")?
             .execute(params![name.as_str(), self.now])?;
@@ -361,7 +377,7 @@ impl Change<'_, '_> {
     }
 }
 
-fn edge_column(kind: EdgeKind) -> i64 {
+pub(super) fn edge_column(kind: EdgeKind) -> i64 {
     match kind {
         EdgeKind::Blob => EDGE_BLOB,
         EdgeKind::Child => EDGE_CHILD,

@@ -95,6 +95,56 @@ pub(super) const MIGRATIONS: &[&str] = &[
     );",
     // The referrers of one type.
     "CREATE INDEX referrer_by_type ON referrer (repository, subject, artifact_type, digest);",
+    // What a mirror keeps, apart from what was pushed. `checked_at` is when the upstream last said that the tag
+    // names this; `charge_bytes` is what a manifest counts for in `mirrored_total`. A `local_name` is one that an
+    // upload was opened for before anything was pushed.
+    "CREATE TABLE local_name (
+        name TEXT PRIMARY KEY,
+        claimed_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+
+    CREATE TABLE mirrored_total (
+        id INTEGER PRIMARY KEY CHECK (id = 0),
+        bytes INTEGER NOT NULL
+    );
+    INSERT INTO mirrored_total (id, bytes) VALUES (0, 0);
+
+    CREATE TABLE mirrored_repository (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE
+    );
+
+    CREATE TABLE mirrored_manifest (
+        id INTEGER PRIMARY KEY,
+        repository INTEGER NOT NULL REFERENCES mirrored_repository (id),
+        digest BLOB NOT NULL,
+        media_type TEXT NOT NULL,
+        used_at INTEGER NOT NULL,
+        charge_bytes INTEGER NOT NULL,
+        bytes BLOB NOT NULL,
+        UNIQUE (repository, digest)
+    );
+    CREATE INDEX mirrored_manifest_by_use ON mirrored_manifest (used_at);
+
+    CREATE TABLE mirrored_tag (
+        repository INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        digest BLOB NOT NULL,
+        checked_at INTEGER NOT NULL,
+        PRIMARY KEY (repository, name),
+        FOREIGN KEY (repository, digest) REFERENCES mirrored_manifest (repository, digest)
+    ) WITHOUT ROWID;
+    CREATE INDEX mirrored_tag_by_digest ON mirrored_tag (repository, digest);
+
+    CREATE TABLE mirrored_edge (
+        manifest INTEGER NOT NULL REFERENCES mirrored_manifest (id),
+        target BLOB NOT NULL,
+        kind INTEGER NOT NULL,
+        repository INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        PRIMARY KEY (manifest, target, kind)
+    ) WITHOUT ROWID;
+    CREATE INDEX mirrored_edge_by_target ON mirrored_edge (repository, target, size_bytes);",
 ];
 
 /// `blob.state`. The other states of a digest belong to the keeper and its cache; none is in a table.

@@ -11,6 +11,7 @@ mod changes;
 mod columns;
 mod faults;
 mod migrations;
+mod mirrored;
 mod readers;
 mod reads;
 mod touches;
@@ -26,14 +27,18 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use control::{CommitFailed, Document, Epochs, Link, PushedBlob, Refusal, Writes};
-use oci::{Digest, Problem, Reference, RepositoryName};
+use oci::{Digest, Problem, Reference, RepositoryName, Tag};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
-use super::{DeleteManifest, Listed, Metadata, Mount, NewManifest, Page, Referrers, ReferrersQuery};
+use super::{
+    DeleteManifest, Keep, Kept, KeptTag, Listed, Metadata, Mirrored, Mount, NewManifest, Page, Referrers,
+    ReferrersQuery,
+};
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::mirror::{MirrorError, Names};
 use batch::{Told, Wish};
 pub use faults::{CommitFault, Faults};
 use readers::Readers;
@@ -62,6 +67,15 @@ pub enum OpenError {
     NoWriteAheadLog,
     /// The SQLite that is linked in is too old.
     SqliteTooOld,
+    /// What was pushed here has a name that an upstream's repositories have now.
+    PrefixTaken {
+        /// The prefix of that upstream.
+        prefix: String,
+        /// One repository below it.
+        repository: String,
+    },
+    /// There can't be such a mirror.
+    Mirror(MirrorError),
     /// SQLite could not open, read or migrate the file.
     Sqlite(rusqlite::Error),
     /// The data directory could not be synced, or the writer's thread not be started.
@@ -83,6 +97,12 @@ impl fmt::Display for OpenError {
             OpenError::SqliteTooOld => {
                 write!(f, "the linked SQLite is {}, older than 3.51.3", rusqlite::version())
             }
+            OpenError::PrefixTaken { prefix, repository } => write!(
+                f,
+                "`{repository}` was pushed here, and `{prefix}/…` is where an upstream's repositories are now: \
+                 give that upstream another `prefix`, since a name can have one source only"
+            ),
+            OpenError::Mirror(error) => fmt::Display::fmt(error, f),
             OpenError::Sqlite(error) => write!(f, "{FILE} could not be opened: {error}"),
             OpenError::Io(error) => write!(f, "{FILE} could not be made durable: {error}"),
         }
@@ -110,6 +130,7 @@ pub(crate) struct Sqlite {
     writes: Arc<Writes>,
     metrics: Arc<Metrics>,
     wishes: SyncSender<Wish>,
+    opened_at: i64,
 }
 
 /// What ends when the writer has.
@@ -130,6 +151,8 @@ impl Sqlite {
         dir: &Path,
         writes: Arc<Writes>,
         epochs: Arc<Epochs>,
+        names: Arc<Names>,
+        metrics: Metrics,
         faults: Faults,
     ) -> Result<(Sqlite, WriterThread), OpenError> {
         if rusqlite::version_number() < SQLITE_AT_LEAST {
@@ -146,7 +169,13 @@ impl Sqlite {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrations::run(&mut connection)?;
+        for prefix in names.prefixes() {
+            if let Some(repository) = mirrored::local_below(&connection, prefix)? {
+                return Err(OpenError::PrefixTaken { prefix: prefix.to_owned(), repository });
+            }
+        }
         let now = connection.query_row("SELECT at FROM clock WHERE id = 0", [], |row| row.get(0))?;
+        let opened_at = writer::wall_clock_ms().max(now);
         let page_bytes = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         File::open(dir)?.sync_all()?;
 
@@ -168,12 +197,13 @@ impl Sqlite {
 
         let (wishes, inbox) = sync_channel(limits::CHANGES_WAITING);
         let touches = Arc::new(Touches::default());
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(metrics);
         let writer = Writer {
             connection,
             inbox,
             touches: Arc::clone(&touches),
             epochs,
+            names,
             writes: Arc::clone(&writes),
             metrics: Arc::clone(&metrics),
             faults,
@@ -186,13 +216,18 @@ impl Sqlite {
         let thread =
             std::thread::Builder::new().name("metadata".to_owned()).spawn(move || writer::run(writer))?;
         let readers = Arc::new(Readers::new(readers));
-        let sqlite = Sqlite { readers, touches, writes, metrics, wishes };
+        let sqlite = Sqlite { readers, touches, writes, metrics, wishes, opened_at };
         Ok((sqlite, WriterThread(thread)))
     }
 
     /// The writer's counters.
     pub(crate) fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// When it was opened, in milliseconds of the clock that never goes back.
+    pub(crate) fn opened_at(&self) -> i64 {
+        self.opened_at
     }
 
     /// [`Metadata::home`] on the calling thread, which may block.
@@ -305,5 +340,47 @@ impl Metadata for Sqlite {
 
     async fn delete_blob(&self, repository: RepositoryName, digest: Digest) -> Result<(), Problem> {
         self.change(|told| Wish::DeleteBlob(Box::new((repository, digest)), told)).await
+    }
+}
+
+impl Mirrored for Sqlite {
+    async fn is_local(&self, name: RepositoryName) -> Result<bool, Problem> {
+        self.readers.read(move |connection| mirrored::is_local(connection, &name)).await
+    }
+
+    async fn claim(&self, name: RepositoryName) -> Result<(), Problem> {
+        self.change(|told| Wish::Claim(Box::new(name), told)).await
+    }
+
+    async fn is_mirrored(&self, repository: RepositoryName) -> Result<bool, Problem> {
+        self.readers.read(move |connection| mirrored::is_mirrored(connection, &repository)).await
+    }
+
+    async fn mirrored_manifest(
+        &self,
+        repository: RepositoryName,
+        digest: Digest,
+    ) -> Result<Option<Kept>, Problem> {
+        self.readers.read(move |connection| mirrored::manifest(connection, &repository, &digest)).await
+    }
+
+    async fn mirrored_tag(&self, repository: RepositoryName, tag: Tag) -> Result<Option<KeptTag>, Problem> {
+        self.readers.read(move |connection| mirrored::tag(connection, &repository, &tag)).await
+    }
+
+    async fn mirrored_edge(
+        &self,
+        repository: RepositoryName,
+        target: Digest,
+    ) -> Result<Option<Option<u64>>, Problem> {
+        self.readers.read(move |connection| mirrored::edge(connection, &repository, &target)).await
+    }
+
+    async fn mirrored_tags(&self, repository: RepositoryName, page: Page) -> Result<Option<Listed>, Problem> {
+        self.readers.read(move |connection| mirrored::tags(connection, &repository, &page)).await
+    }
+
+    async fn keep(&self, keep: Box<Keep>) -> Result<bool, Problem> {
+        self.change(|told| Wish::Keep(keep, told)).await
     }
 }

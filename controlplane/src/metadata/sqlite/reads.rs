@@ -181,11 +181,11 @@ pub(super) fn repositories(connection: &Connection, page: &Page) -> Sql<Listed> 
     Ok(cut(names, page))
 }
 
-fn one_more(page: &Page) -> u64 {
+pub(super) fn one_more(page: &Page) -> u64 {
     u64::from(page.limit) + 1
 }
 
-fn cut(mut names: Vec<String>, page: &Page) -> Listed {
+pub(super) fn cut(mut names: Vec<String>, page: &Page) -> Listed {
     let limit = page.limit as usize;
     let more = names.len() > limit;
     names.truncate(limit);

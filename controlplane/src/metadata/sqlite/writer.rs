@@ -23,6 +23,7 @@ use super::touches::Touches;
 use super::wal;
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::mirror::Names;
 
 /// The thread's own state.
 pub(super) struct Writer {
@@ -30,6 +31,7 @@ pub(super) struct Writer {
     pub inbox: Receiver<Wish>,
     pub touches: Arc<Touches>,
     pub epochs: Arc<Epochs>,
+    pub names: Arc<Names>,
     pub writes: Arc<Writes>,
     pub metrics: Arc<Metrics>,
     pub faults: Faults,
@@ -99,7 +101,7 @@ impl Writer {
         }
         self.metrics.batch();
         self.now = self.now.max(wall_clock_ms());
-        let mut batch = Batch::begun(&self.connection, &self.epochs, &self.metrics, self.now);
+        let mut batch = Batch::begun(&self.connection, &self.epochs, &self.names, &self.metrics, self.now);
         let for_touches = wishes.iter().any(|wish| matches!(wish, Wish::Touches));
         wishes.into_iter().for_each(|wish| batch.decide(wish));
         if batch.gone.is_none() && (for_touches || batch.wrote()) {
@@ -240,7 +242,7 @@ impl Writer {
 }
 
 /// Before 1970, or beyond what fits, the machine's clock is wrong and ours stands still.
-fn wall_clock_ms() -> i64 {
+pub(super) fn wall_clock_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .ok()

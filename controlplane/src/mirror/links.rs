@@ -1,0 +1,109 @@
+//! Blobs of upstreams: whether one may be served, and its bytes.
+//!
+//! Invariants: bytes that lie here are no permission. It takes a kept manifest of that repository which names the blob,
+//! or that upstream's 200 to a HEAD for that repository; neither says anything about another repository.
+
+use control::{Fetched, Link, Origin};
+use oci::{Digest, Problem};
+
+use super::counts::Permitted;
+use super::site::{Absent, Site, Wanted};
+use super::{Mirror, Place};
+use crate::metadata::Metadata;
+use crate::turn::Turn;
+use crate::upstream::Failure;
+
+impl<M: Metadata> Mirror<M> {
+    /// The permission to serve a blob through `place`. `None`: there is none.
+    ///
+    /// Errors: `NameUnknown` (404) where the upstream lets nobody in; an outage (502, 503, 504).
+    pub(crate) async fn link(
+        &self,
+        place: &Place,
+        digest: Digest,
+        turn: &mut Turn,
+    ) -> Result<Option<Link>, Problem> {
+        let site = self.site(place)?;
+        if !self.is_open(site, place).await? {
+            site.counts.link(Permitted::No);
+            return Ok(None);
+        }
+        if let Some(size_bytes) = self.metadata.mirrored_edge(place.repository, digest).await? {
+            site.counts.link(Permitted::ByManifest);
+            return Ok(Some(link(place, size_bytes)));
+        }
+        if let Some(size_bytes) = site.granted(place, &digest) {
+            site.counts.link(Permitted::Remembered);
+            return Ok(Some(link(place, size_bytes)));
+        }
+        if let Some(absent) = site.absence(place, Wanted::Blob(digest)) {
+            site.counts.link(Permitted::No);
+            return absent.answer(place);
+        }
+        turn.wait_among(&site.waits)?;
+        self.links.join((place.repository, digest), self.ask_link(site, place, digest)).await
+    }
+
+    async fn ask_link(&self, site: &Site, place: &Place, digest: Digest) -> Result<Option<Link>, Problem> {
+        if let Some(size_bytes) = site.granted(place, &digest) {
+            return Ok(Some(link(place, size_bytes)));
+        }
+        site.may_be_asked()?;
+        match site.upstream.describe_blob(&place.there, &digest).await {
+            Ok(Some(size_bytes)) => {
+                site.counts.link(Permitted::Asked);
+                site.grant(place, digest, size_bytes);
+                Ok(Some(link(place, size_bytes)))
+            }
+            Ok(None) => self.no_blob(site, place, digest, Absent::Unknown),
+            Err(Failure::Denied) => self.no_blob(site, place, digest, Absent::Denied),
+            Err(failure) => Err(site.failed(place, &failure)),
+        }
+    }
+
+    /// Bytes of a blob, from `span.0` to `span.1` (exclusive). `None`: the upstream does not have it.
+    ///
+    /// Errors: as [`Mirror::link`].
+    pub(crate) async fn fetch(
+        &self,
+        origin: &Origin,
+        digest: Digest,
+        span: (u64, Option<u64>),
+        turn: &mut Turn,
+    ) -> Result<Option<Fetched>, Problem> {
+        let Some(repository) = self.names.here(origin.upstream, &origin.repository) else {
+            return Err(Problem::Internal);
+        };
+        let there = origin.repository;
+        let place = &Place { upstream: origin.upstream, repository, there, is_bare: false };
+        let site = self.site(place)?;
+        if let Some(absent) = site.absence(place, Wanted::Blob(digest)) {
+            return absent.answer(place);
+        }
+        site.may_be_asked()?;
+        turn.wait_among(&site.waits)?;
+        match site.upstream.blob(&place.there, &digest, span.0, span.1).await {
+            Ok(Some(fetched)) => Ok(Some(fetched)),
+            Ok(None) => self.no_blob(site, place, digest, Absent::Unknown),
+            Err(Failure::Denied) => self.no_blob(site, place, digest, Absent::Denied),
+            Err(failure) => Err(site.failed(place, &failure)),
+        }
+    }
+
+    fn no_blob<T>(
+        &self,
+        site: &Site,
+        place: &Place,
+        digest: Digest,
+        absent: Absent,
+    ) -> Result<Option<T>, Problem> {
+        site.counts.link(Permitted::No);
+        site.revoke(place, &digest);
+        site.note_absence(place, Wanted::Blob(digest), absent);
+        absent.answer(place)
+    }
+}
+
+fn link(place: &Place, size_bytes: Option<u64>) -> Link {
+    Link::Upstream { origin: Origin { upstream: place.upstream, repository: place.there }, size_bytes }
+}

@@ -1,0 +1,16 @@
+//! What the control plane answers about upstreams; a module per behaviour.
+
+mod concurrency;
+mod descriptions;
+mod fetches;
+mod links;
+mod lists;
+mod manifests;
+mod metrics;
+mod names;
+mod referrers;
+mod registry;
+mod rig;
+mod stale;
+mod tags;
+mod writes;

@@ -1,0 +1,132 @@
+//! Referrers of an upstream's manifests: by its API, else by the fallback tag; an outage is never an empty list.
+
+use controlplane::upstream::Policy;
+use oci::Digest;
+use serde_json::{Value, json};
+
+use super::registry::{Fault, Registry};
+use super::rig::{Rig, status};
+use crate::harness::{IMAGE, INDEX, sha256};
+
+fn entry(text: &str, artifact_type: &str) -> Value {
+    json!({ "mediaType": IMAGE, "digest": sha256(text).to_string(), "size": 7, "artifactType": artifact_type,
+            "annotations": { "of": text } })
+}
+
+fn listed(entries: &[Value]) -> Value {
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries })
+}
+
+fn target(subject: Digest) -> String {
+    format!("/v2/docker.io/library/app/referrers/{subject}")
+}
+
+fn path(subject: Digest) -> String {
+    format!("/v2/library/app/referrers/{subject}")
+}
+
+fn fallback(subject: Digest) -> String {
+    subject.to_string().replace(':', "-")
+}
+
+#[tokio::test]
+async fn they_come_from_the_upstream_and_are_filtered_here() {
+    let registry = Registry::start();
+    let subject = sha256("subject");
+    let entries = [entry("a", "application/vnd.a"), entry("b", "application/vnd.b+json")];
+    registry.put_json(&path(subject), INDEX, &listed(&entries));
+    let rig = Rig::hub(&registry, Policy::default());
+    let all = rig.list(&target(subject)).await.unwrap();
+    assert_eq!((all.status, all.header("content-type"), all.json()), (200, Some(INDEX), listed(&entries)));
+    assert_eq!(all.header("oci-filters-applied"), None);
+    let some = rig.list(&format!("{}?artifactType=application/vnd.b%2Bjson", target(subject))).await.unwrap();
+    assert_eq!(some.json(), listed(&entries[1..]));
+    assert_eq!(some.header("oci-filters-applied"), Some("artifactType"));
+    assert_eq!(registry.seen().len(), 1, "one page serves all types");
+}
+
+#[tokio::test]
+async fn pages_follow_the_upstreams_own() {
+    let registry = Registry::start();
+    let subject = sha256("subject");
+    let next = format!("<{}?cursor=x%2F1>; rel=\"next\"", path(subject));
+    let headers = [("Content-Type", INDEX.to_owned()), ("Link", next)];
+    registry.put(&path(subject), &headers, listed(&[entry("a", "t/a")]).to_string().as_bytes());
+    registry.put_json(&format!("{}?cursor=x%2F1", path(subject)), INDEX, &listed(&[entry("b", "t/b")]));
+    let rig = Rig::hub(&registry, Policy::default());
+    let first = rig.list(&format!("{}?artifactType=t/b", target(subject))).await.unwrap();
+    assert_eq!(first.json(), listed(&[]));
+    let second = rig.list(&first.next().unwrap()).await.unwrap();
+    assert_eq!((second.json(), second.next()), (listed(&[entry("b", "t/b")]), None));
+}
+
+#[tokio::test]
+async fn without_the_api_the_fallback_tag_is_read() {
+    let subject = sha256("subject");
+    let entries = [entry("a", "application/vnd.a")];
+    for what in ["404", "a page", "another type"] {
+        let registry = Registry::start();
+        match what {
+            "404" => {}
+            "a page" => registry.put(&path(subject), &[("Content-Type", "text/html".to_owned())], b"<html>"),
+            _ => registry.put_json(&path(subject), "application/json", &listed(&[])),
+        }
+        registry.push_manifest("library/app", Some(&fallback(subject)), &listed(&entries));
+        let rig = Rig::hub(&registry, Policy::default());
+        for _ in 0..2 {
+            let found = rig.list(&target(subject)).await.unwrap();
+            assert_eq!(
+                (found.status, found.header("content-type"), found.json()),
+                (200, Some(INDEX), listed(&entries)),
+                "{what}"
+            );
+        }
+        assert_eq!(registry.seen().len(), 2, "{what}: each was asked once");
+        let none = rig.list(&format!("{}?artifactType=other/type", target(subject))).await.unwrap();
+        assert_eq!(none.json(), listed(&[]));
+    }
+}
+
+#[tokio::test]
+async fn without_either_the_list_is_empty_and_that_is_remembered() {
+    let registry = Registry::start();
+    let subject = sha256("subject");
+    let rig = Rig::hub(&registry, Policy::default());
+    for _ in 0..2 {
+        let none = rig.list(&target(subject)).await.unwrap();
+        assert_eq!((none.status, none.json(), none.header("warning")), (200, listed(&[]), None));
+    }
+    assert_eq!(
+        registry.seen(),
+        [format!("GET {}", path(subject)), format!("GET /v2/library/app/manifests/{}", fallback(subject))]
+    );
+}
+
+#[tokio::test]
+async fn an_outage_is_never_an_empty_list() {
+    let registry = Registry::start();
+    let subject = sha256("subject");
+    let rig = Rig::hub(&registry, Policy::default());
+    for (fault, expect) in [(Fault::Cut, 503), (Fault::Stall, 504), (Fault::Status(500), 502)] {
+        for part in ["referrers", "manifests"] {
+            registry.fail(part, fault.clone());
+            let subject = sha256(&format!("{fault:?} {part}"));
+            assert_eq!(status(rig.list(&target(subject)).await), expect, "{fault:?} of {part}");
+            registry.heal();
+        }
+    }
+    assert_eq!(rig.list(&target(subject)).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn an_old_fallback_tag_stands_in_and_says_so() {
+    let registry = Registry::start();
+    let subject = sha256("subject");
+    registry.push_manifest("library/app", Some(&fallback(subject)), &listed(&[entry("a", "t/a")]));
+    let rig = Rig::hub(&registry, super::rig::always_look());
+    rig.list(&target(subject)).await.unwrap();
+    registry.fail("manifests", Fault::Cut);
+    let old = rig.list(&target(subject)).await.unwrap();
+    assert_eq!(old.json(), listed(&[entry("a", "t/a")]));
+    assert!(old.header("warning").unwrap().starts_with("299 - \"gantry: "));
+}

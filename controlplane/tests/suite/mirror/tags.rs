@@ -1,0 +1,138 @@
+//! Tags of upstreams: fresh for a while, then compared by one HEAD; one that moves takes along what cores know.
+
+use std::time::Duration;
+
+use control::{Came, Epoch};
+use controlplane::upstream::Policy;
+
+use super::registry::{Fault, Registry};
+use super::rig::{Rig, always_look, eventually};
+use crate::harness::name;
+
+fn epochs(rig: &Rig) -> Vec<Option<Epoch>> {
+    let names = ["docker.io/library/app", "library/app", "app"];
+    names.iter().map(|text| rig.plane.epochs.read(rig.plane.epochs.of_repository(&name(text)))).collect()
+}
+
+#[tokio::test]
+async fn a_fresh_tag_is_answered_without_asking_and_says_for_how_long() {
+    let registry = Registry::start();
+    let image = registry.push_image("library/app", "1", "x");
+    let rig = Rig::hub(&registry, Policy::default());
+    let ttl = Policy::default().tag_ttl;
+    let first = rig.manifest("app", "1").await.unwrap().unwrap();
+    assert_eq!((first.came, first.fresh), (Came::Fill, Some(ttl)));
+    let again = rig.manifest("app", "1").await.unwrap().unwrap();
+    assert!(again.fresh.unwrap() <= ttl && again.fresh.unwrap() > ttl / 2);
+    assert_eq!((again.came, again.digest), (Came::Hit, image.manifest));
+    assert_eq!(registry.seen().len(), 1);
+    let rig = rig.restart().await;
+    let later = rig.manifest("app", "1").await.unwrap().unwrap();
+    assert!(later.fresh.unwrap() <= again.fresh.unwrap(), "it does not grow younger by a restart");
+}
+
+#[tokio::test]
+async fn an_old_tag_is_compared_by_one_head() {
+    let registry = Registry::start();
+    let image = registry.push_image("library/app", "1", "x");
+    let rig = Rig::hub(&registry, always_look());
+    rig.pull("app", "1").await;
+    registry.seen();
+    let before = epochs(&rig);
+    assert_eq!(rig.pull("app", "1").await, (image.manifest, Came::Hit));
+    assert_eq!(registry.seen(), ["HEAD /v2/library/app/manifests/1"]);
+    assert_eq!(epochs(&rig), before, "nothing was taken away");
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_takes_along_what_cores_know_under_each_name() {
+    let registry = Registry::start();
+    let old = registry.push_image("library/app", "1", "old");
+    let rig = Rig::hub(&registry, always_look());
+    assert_eq!(rig.pull("app", "1").await.0, old.manifest);
+    let new = registry.push_image("library/app", "1", "new");
+    registry.seen();
+    let before = epochs(&rig);
+    assert_eq!(rig.pull("app", "1").await, (new.manifest, Came::Fill));
+    let after = epochs(&rig);
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{before:?} {after:?}");
+    let by_digest = format!("GET /v2/library/app/manifests/{}", new.manifest);
+    assert_eq!(registry.seen(), ["HEAD /v2/library/app/manifests/1", &by_digest]);
+    // Back to one that is here: nothing has to be fetched.
+    registry.push_image("library/app", "1", "old");
+    assert_eq!(rig.pull("app", "1").await.0, old.manifest);
+    assert_eq!(registry.seen(), ["HEAD /v2/library/app/manifests/1"]);
+    assert_ne!(epochs(&rig), after);
+}
+
+#[tokio::test]
+async fn a_tag_that_is_gone_is_gone_here_too() {
+    let registry = Registry::start();
+    let image = registry.push_image("library/app", "1", "x");
+    let rig = Rig::hub(&registry, always_look());
+    rig.pull("app", "1").await;
+    registry.remove("/v2/library/app/manifests/1");
+    let before = epochs(&rig);
+    assert!(rig.manifest("app", "1").await.unwrap().is_none());
+    assert!(epochs(&rig).iter().zip(&before).all(|(now, before)| now != before));
+    registry.fail("", Fault::Cut);
+    assert!(rig.manifest("app", "1").await.unwrap().is_none(), "the upstream's own no, also when it is away");
+    assert_eq!(rig.pull("app", &image.manifest.to_string()).await.1, Came::Hit, "its digest names it still");
+}
+
+#[tokio::test]
+async fn where_a_head_does_not_tell_the_digest_a_conditional_get_does() {
+    let registry = Registry::start();
+    let old = registry.push_image("library/app", "1", "old");
+    let rig = Rig::hub(&registry, always_look());
+    rig.pull("app", "1").await;
+    registry.fail("HEAD", Fault::NoDigest);
+    registry.seen();
+    assert_eq!(rig.pull("app", "1").await, (old.manifest, Came::Hit));
+    assert_eq!(registry.seen(), ["HEAD /v2/library/app/manifests/1", "GET /v2/library/app/manifests/1"]);
+    let new = registry.push_image("library/app", "1", "new");
+    assert_eq!(rig.pull("app", "1").await, (new.manifest, Came::Fill));
+    assert_eq!(registry.seen().len(), 2, "the GET brought it along");
+}
+
+#[tokio::test]
+async fn where_a_head_is_refused_a_get_is_asked() {
+    let registry = Registry::start();
+    let old = registry.push_image("library/app", "1", "old");
+    let rig = Rig::hub(&registry, always_look());
+    rig.pull("app", "1").await;
+    registry.fail("HEAD", Fault::Status(405));
+    assert_eq!(rig.pull("app", "1").await, (old.manifest, Came::Hit));
+    let new = registry.push_image("library/app", "1", "new");
+    assert_eq!(rig.pull("app", "1").await, (new.manifest, Came::Fill));
+}
+
+#[tokio::test]
+async fn an_immutable_tag_is_never_compared() {
+    let registry = Registry::start();
+    let image = registry.push_image("library/app", "v1.2.3", "x");
+    let policy = Policy { immutable_tags: vec!["v*.*.*".to_owned()], ..always_look() };
+    let rig = Rig::hub(&registry, policy);
+    rig.pull("app", "v1.2.3").await;
+    registry.push_image("library/app", "v1.2.3", "moved");
+    registry.seen();
+    let document = rig.manifest("app", "v1.2.3").await.unwrap().unwrap();
+    assert_eq!((document.digest, document.came, document.fresh), (image.manifest, Came::Hit, None));
+    assert!(registry.seen().is_empty());
+}
+
+#[tokio::test]
+async fn an_old_tag_is_answered_at_once_while_it_is_compared() {
+    let registry = Registry::start();
+    let old = registry.push_image("library/app", "1", "old");
+    let policy =
+        Policy { tag_ttl: Duration::ZERO, stale_while: Duration::from_secs(3600), ..Policy::default() };
+    let rig = Rig::hub(&registry, policy);
+    rig.pull("app", "1").await;
+    let new = registry.push_image("library/app", "1", "new");
+    registry.fail("", Fault::Stall);
+    let answer = rig.manifest("app", "1").await.unwrap().unwrap();
+    assert_eq!((answer.digest, answer.came, answer.fresh), (old.manifest, Came::Hit, Some(Duration::ZERO)));
+    registry.heal();
+    eventually("the new one is here", async || rig.pull("app", "1").await.0 == new.manifest).await;
+}

@@ -1,0 +1,164 @@
+//! What arrives becomes writes that end with a chunk, and records of the chunks that are there.
+
+use std::{future::Future, io, pin::Pin, sync::atomic::Ordering};
+
+use bytes::Bytes;
+use oci::Problem;
+use tokio::sync::mpsc::{self, error::TryRecvError};
+
+use super::{Fill, FillFiles, Runner, State, run::End};
+use crate::{
+    io::Buf,
+    limits::{FILL_CHUNK_BYTES, WRITE_BACK_BYTES},
+};
+
+/// Where the next byte goes, and what the bytes of its chunk come to.
+pub(super) struct Tail {
+    pub(super) offset: u64,
+    pub(super) crc: crc32fast::Hasher,
+    /// Up to here write-back was started.
+    written_back: u64,
+}
+
+impl Tail {
+    pub(super) fn at(offset: u64) -> Tail {
+        Tail { offset, crc: crc32fast::Hasher::new(), written_back: offset }
+    }
+
+    /// The chunk of the next byte.
+    pub(super) fn chunk(&self) -> u64 {
+        self.offset / FILL_CHUNK_BYTES
+    }
+
+    pub(super) fn is_at_chunk(&self) -> bool {
+        self.offset.is_multiple_of(FILL_CHUNK_BYTES)
+    }
+}
+
+/// Who writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Party {
+    /// The run: what it has written moves the frontier.
+    Run,
+    /// An extent: what it has written is there ahead of it.
+    Extent,
+}
+
+/// Gathers what arrives. At most one write is in flight.
+pub(super) struct Writer<'a> {
+    runner: &'a Runner,
+    fill: &'a Fill,
+    pub(super) files: FillFiles,
+    party: Party,
+    in_flight: Option<InFlight>,
+    buf: Option<Buf>,
+}
+
+struct InFlight {
+    // Boxed, because the type of the future has no name; once for up to a chunk.
+    write: Pin<Box<dyn Future<Output = io::Result<()>>>>,
+    end: u64,
+    /// The number and checksum of the chunk that is there with it.
+    chunk: Option<(u64, u32)>,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(runner: &'a Runner, fill: &'a Fill, files: FillFiles, party: Party) -> Writer<'a> {
+        Writer { runner, fill, files, party, in_flight: None, buf: None }
+    }
+
+    /// What arrives next. `None`: nothing does any more. If it has to be waited for, all that came before it is in the
+    /// file by then.
+    pub(super) async fn next(
+        &mut self,
+        tail: &mut Tail,
+        bytes: &mut mpsc::Receiver<Result<Bytes, Problem>>,
+    ) -> Result<Option<Bytes>, End> {
+        let next = match bytes.try_recv() {
+            Err(TryRecvError::Empty) => {
+                self.settle(tail).await?;
+                bytes.recv().await
+            }
+            Ok(next) => Some(next),
+            Err(TryRecvError::Disconnected) => None,
+        };
+        match next.transpose() {
+            Ok(next) => Ok(next),
+            Err(problem) => {
+                self.settle(tail).await?;
+                Err(End::Failed(problem))
+            }
+        }
+    }
+
+    /// Takes bytes that follow each other. What is not a whole chunk may stay here until [`Writer::settle`].
+    pub(super) async fn push(&mut self, tail: &mut Tail, mut bytes: Bytes) -> Result<(), End> {
+        while !bytes.is_empty() {
+            let mut buf = match self.buf.take() {
+                Some(buf) => buf,
+                None => self.runner.io.buf().await,
+            };
+            let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
+            let count = bytes.len().min(to_chunk_end as usize).min(buf.spare().len());
+            let part = bytes.split_to(count);
+            buf.spare()[..count].copy_from_slice(&part);
+            buf.fill(count);
+            tail.crc.update(&part);
+            tail.offset += count as u64;
+            let is_full = buf.spare().is_empty() || tail.is_at_chunk();
+            self.buf = Some(buf);
+            if is_full {
+                self.write(tail).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that arrived is in the file, and the readers know.
+    pub(super) async fn settle(&mut self, tail: &mut Tail) -> Result<(), End> {
+        self.write(tail).await?;
+        self.written(tail).await
+    }
+
+    /// Starts the write of what was gathered, after the one before has ended.
+    async fn write(&mut self, tail: &mut Tail) -> Result<(), End> {
+        self.written(tail).await?;
+        let Some(buf) = self.buf.take() else { return Ok(()) };
+        let at = tail.offset - buf.filled().len() as u64;
+        let is_last = self.fill.size_bytes.get() == Some(&tail.offset);
+        let chunk = (is_last || tail.is_at_chunk()).then(|| {
+            let crc = std::mem::replace(&mut tail.crc, crc32fast::Hasher::new()).finalize();
+            (at / FILL_CHUNK_BYTES, crc)
+        });
+        let write = Box::pin(self.runner.io.write(&self.files.data, at, buf.freeze()));
+        self.in_flight = Some(InFlight { write, end: tail.offset, chunk });
+        Ok(())
+    }
+
+    /// Waits for the write in flight, and tells the readers.
+    async fn written(&mut self, tail: &mut Tail) -> Result<(), End> {
+        let Some(InFlight { write, end, chunk }) = self.in_flight.take() else { return Ok(()) };
+        write.await?;
+        if let Some((chunk, crc)) = chunk {
+            let files = self.files.clone();
+            let record = self.fill.records.fetch_add(1, Ordering::Relaxed);
+            // One that is not written is a chunk that is fetched again after a restart.
+            drop(self.runner.io.fs(move |fs| files.record(fs, record, chunk, crc)));
+        }
+        match (self.party, chunk) {
+            (Party::Run, _) => self.fill.publish(State::Running, end),
+            (Party::Extent, Some((chunk, crc))) => {
+                self.fill.ahead().landed(chunk, crc);
+                self.fill.wake();
+            }
+            (Party::Extent, None) => {}
+        }
+        if end - tail.written_back >= WRITE_BACK_BYTES {
+            let (data, at) = (self.files.data.clone(), tail.written_back);
+            tail.written_back = end;
+            // A hint.
+            drop(self.runner.io.fs(move |fs| fs.write_back(&data, at, end - at)));
+        }
+        Ok(())
+    }
+}

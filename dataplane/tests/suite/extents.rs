@@ -1,0 +1,258 @@
+//! Who wants a part far ahead of what a fill has gets it by a request of its own, and what that brings stays.
+//! Storage rules: "Fills"; wire rules: "Held back until verified", "Resume and extents".
+
+use std::{fs, sync::mpsc};
+
+use dataplane::{
+    limits::{HELD_BACK_BYTES, Limits},
+    testing::Driver,
+};
+use oci::{Digest, Problem};
+
+use crate::{
+    fills::{MIB, Piece, Played, breaking, content, fetched, honest, is_cut, play, ranged, sample, target},
+    plane::{Answer, Client, Plane},
+    rig::{legs, sha256, until},
+};
+
+const CHUNK: u64 = 256 * 1024;
+
+fn get(client: &mut Client, digest: &Digest, range: &str) -> Answer {
+    ranged(client, digest, range);
+    client.read().unwrap()
+}
+
+/// A plane with one blob at an honest origin.
+fn one_blob(leg: Driver, blob: &[u8]) -> (Plane, Digest, crate::fills::Fetches) {
+    let mut plane = Plane::start(leg);
+    let whole = blob.to_vec();
+    let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| honest(&whole, from, to));
+    (plane, sha256(blob), fetches)
+}
+
+#[test]
+fn a_probe_fetches_its_chunk_and_never_the_whole() {
+    for leg in legs() {
+        let blob = content(8 * MIB + 100);
+        let (plane, digest, fetches) = one_blob(leg, &blob);
+        let mut client = plane.client();
+        for _ in 0..2 {
+            let footer = get(&mut client, &digest, "-1000");
+            assert_eq!((footer.status, footer.field("gantry-cache")), (206, Some("partial")));
+            assert!(footer.body == blob[blob.len() - 1000..]);
+            let header = get(&mut client, &digest, "0-99");
+            assert!(header.status == 206 && header.body == blob[..100]);
+        }
+        let end = blob.len() as u64;
+        let last = (end - 1000) / CHUNK * CHUNK;
+        assert_eq!(fetched(&fetches), [(last, Some(end)), (0, Some(CHUNK))]);
+        assert!(!plane.place.blob(&digest).exists());
+        // The rest is fetched when somebody wants it, and only the rest.
+        let whole = client.get(&target(&digest));
+        assert!(whole.status == 200 && whole.body == blob);
+        assert_eq!(fetched(&fetches)[2..], [(CHUNK, Some(last))]);
+        assert_eq!(sample(&plane, "fetched_bytes_total"), end);
+        plane.end();
+    }
+}
+
+#[test]
+fn parts_in_parallel_on_a_miss_are_right_and_every_byte_is_fetched_once() {
+    for leg in legs() {
+        let blob = content(16 * MIB);
+        let (plane, digest, fetches) = one_blob(leg, &blob);
+        // The first part is far from the run's start, so that all of them are there before it begins.
+        let parts: Vec<(usize, usize)> = (1..4).map(|part| (part * 4 * MIB, (part + 1) * 4 * MIB)).collect();
+        let mut clients: Vec<Client> = parts.iter().map(|_| plane.client()).collect();
+        for (client, (start, end)) in clients.iter_mut().zip(&parts) {
+            ranged(client, &digest, &format!("{start}-{}", end - 1));
+        }
+        for (client, (start, end)) in clients.iter_mut().zip(&parts) {
+            let answer = client.read().unwrap();
+            assert!(answer.status == 206 && answer.body == blob[*start..*end], "{start}");
+        }
+        let whole = plane.client().get(&target(&digest));
+        assert!(whole.body == blob);
+        assert_eq!(sample(&plane, "fetched_bytes_total"), blob.len() as u64);
+        assert_eq!(fetched(&fetches).len(), parts.len() + 1);
+        plane.end();
+    }
+}
+
+#[test]
+fn a_part_goes_out_at_once_while_the_whole_is_held_back() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(8 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        let (open, gate) = mpsc::channel();
+        let mut gate = Some(gate);
+        let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| {
+            if from > 0 {
+                return honest(&whole, from, to);
+            }
+            let (front, back) = whole.split_at(MIB);
+            let gate = Piece::Gate(gate.take().unwrap());
+            let pieces = vec![Piece::Bytes(front.to_vec()), gate, Piece::Bytes(back.to_vec())];
+            Ok(Some(Played { start: 0, size_bytes: Some(whole.len() as u64), pieces }))
+        });
+        let mut slow = plane.client();
+        slow.send("GET", &target(&digest), b"");
+        slow.read_head().unwrap();
+        let mut body = slow.read_rest(MIB).unwrap();
+        let part = get(&mut plane.client(), &digest, "6291456-6391455");
+        assert!(part.status == 206 && part.body == blob[6 * MIB..6 * MIB + 100_000]);
+        drop(open);
+        body.extend(slow.read_rest(7 * MIB).unwrap());
+        assert!(body == blob, "the run goes around what is there");
+        let at = 6 * MIB as u64;
+        let fetches = fetched(&fetches);
+        assert_eq!(fetches[..2], [(0, None), (at, Some(at + CHUNK))]);
+        assert_eq!(fetches[2..], [(at + CHUNK, None)]);
+        plane.end();
+    }
+}
+
+#[test]
+fn an_origin_without_ranges_is_read_in_order() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(8 * MIB);
+        let digest = sha256(&blob);
+        breaking(&mut plane, &blob, vec![], false);
+        let part = get(&mut plane.client(), &digest, "6291456-6391455");
+        assert!(part.status == 206 && part.body == blob[6 * MIB..6 * MIB + 100_000]);
+        until("all of it is here", || plane.place.blob(&digest).exists());
+        plane.end();
+    }
+}
+
+#[test]
+fn an_extent_that_fails_is_told_if_it_is_the_first_and_begun_again_in_the_middle() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(8 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        let fetches = play(&mut plane, Some(blob.len()), move |number, from, to| {
+            let mut played = honest(&whole, from, to)?.unwrap();
+            match number {
+                0 => return Err(Problem::UpstreamTimeout),
+                1 => {
+                    let Some(Piece::Bytes(bytes)) = played.pieces.first_mut() else { panic!() };
+                    bytes.truncate(MIB + 1000);
+                    played.pieces.push(Piece::Fail(Problem::UpstreamTimeout));
+                }
+                _ => {}
+            }
+            Ok(Some(played))
+        });
+        let mut client = plane.client();
+        let range = "4194304-8388606";
+        assert_eq!(get(&mut client, &digest, range).status, 504);
+        let part = get(&mut client, &digest, range);
+        assert!(part.status == 206 && part.body == blob[4 * MIB..8 * MIB - 1]);
+        let (start, end) = (4 * MIB as u64, Some(8 * MIB as u64));
+        assert_eq!(fetched(&fetches), [(start, end), (start, end), (5 * MIB as u64, end)]);
+        plane.end();
+    }
+}
+
+#[test]
+fn wrong_bytes_of_an_extent_never_make_a_whole_blob() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(4 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        let fetches = play(&mut plane, Some(blob.len()), move |number, from, to| {
+            let mut sent = whole.clone();
+            sent[3 * MIB] ^= u8::from(number == 0);
+            honest(&sent, from, to)
+        });
+        let wrong = get(&mut plane.client(), &digest, "3145728-3146727");
+        assert!(
+            wrong.status == 206 && wrong.body[1..] == blob[3 * MIB + 1..3 * MIB + 1000],
+            "who asks for a part verifies it"
+        );
+        let mut client = plane.client();
+        client.send("GET", &target(&digest), b"");
+        is_cut(&mut client, blob.len());
+        assert!(!plane.place.blob(&digest).exists());
+        let again = plane.client().get(&target(&digest));
+        assert!(again.status == 200 && again.body == blob);
+        assert_eq!(fetched(&fetches).last(), Some(&(0, None)));
+        plane.end();
+    }
+}
+
+#[test]
+fn extents_outlive_a_restart_and_are_looked_at_before_they_are_sent() {
+    for leg in legs() {
+        let blob = content(8 * MIB);
+        let (plane, digest, _) = one_blob(leg, &blob);
+        let part = get(&mut plane.client(), &digest, "4194304-5242879");
+        assert!(part.body == blob[4 * MIB..5 * MIB]);
+        let place = plane.place.clone();
+        plane.end();
+        let fill = fs::read_dir(place.path("fills")).unwrap().next().unwrap().unwrap().path();
+        let file = fs::OpenOptions::new().write(true).open(fill.join("data")).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0; 10], 4 * MIB as u64 + CHUNK).unwrap();
+
+        let mut plane = Plane::over(place, leg, false, Limits::default());
+        let whole = blob.clone();
+        let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| honest(&whole, from, to));
+        let part = get(&mut plane.client(), &digest, "4194304-5242879");
+        assert!(part.status == 206 && part.body == blob[4 * MIB..5 * MIB]);
+        let hole = 4 * MIB as u64 + CHUNK;
+        assert_eq!(fetched(&fetches), [(hole, Some(hole + CHUNK))]);
+        plane.end();
+    }
+}
+
+#[test]
+fn what_was_begun_is_completed_where_that_is_wanted() {
+    for leg in legs() {
+        let mut plane = Plane::completing(leg, Some(10));
+        let blob = content(8 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        play(&mut plane, Some(blob.len()), move |_, from, to| honest(&whole, from, to));
+        let mut client = plane.client();
+        assert_eq!(get(&mut client, &digest, "-100").status, 206);
+        assert_eq!(sample(&plane, "running"), 0, "that is a thirty-second part of it");
+        assert_eq!(get(&mut client, &digest, "4194304-5242879").status, 206);
+        until("all of it is here", || plane.place.blob(&digest).exists());
+        assert!(fs::read(plane.place.blob(&digest)).unwrap() == blob);
+        assert_eq!(sample(&plane, "fetched_bytes_total"), blob.len() as u64);
+        plane.end();
+    }
+}
+
+/// The whole in as many parts as one answer may have is the whole: its end waits.
+#[test]
+fn all_of_it_in_parts_is_held_back_like_the_whole() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(4 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        play(&mut plane, Some(blob.len()), move |_, from, to| {
+            let mut sent = whole.clone();
+            *sent.last_mut().unwrap() ^= 1;
+            honest(&sent, from, to)
+        });
+        let mut client = plane.client();
+        ranged(&mut client, &digest, "0-2097151,2097153-4194303");
+        let head = client.read_head().unwrap();
+        assert_eq!(head.status, 206);
+        let length: usize = head.field("content-length").unwrap().parse().unwrap();
+        let mut got = 0;
+        while let Ok(byte) = client.read_rest(1) {
+            got += byte.len();
+        }
+        assert!(got < length - HELD_BACK_BYTES as usize + 1000, "{got} of {length}");
+        plane.end();
+    }
+}

@@ -1,0 +1,40 @@
+//! A certificate for loopback, made anew for each registry, and an authority of its own that signed it.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+
+pub(crate) struct Certificate {
+    ca_pem: String,
+    pub(crate) config: Arc<ServerConfig>,
+}
+
+impl Certificate {
+    pub(crate) fn new() -> Certificate {
+        let mut authority = CertificateParams::new(Vec::new()).expect("no names are legal");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(authority, key).expect("a certificate");
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(names).expect("legal names");
+        let own = params.signed_by(&key, &issuer).expect("a certificate");
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_no_client_auth()
+            .with_single_cert(vec![own.der().clone()], key)
+            .expect("they belong together");
+        Certificate { ca_pem: issuer.pem(), config: Arc::new(config) }
+    }
+
+    pub(crate) fn ca_pem(&self) -> Vec<u8> {
+        self.ca_pem.clone().into_bytes()
+    }
+}
