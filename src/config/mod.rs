@@ -27,7 +27,8 @@ use tracing_subscriber::filter::LevelFilter;
 pub use mistake::Mistake;
 pub use raw::RawConfig;
 pub use reading::Effective;
-pub use value::LogFormat;
+pub use upstream::{DOCKER_HUB, Url};
+pub use value::{LogFormat, Value, Written};
 
 use reading::Reading;
 use upstream::{Ns, Upstreams};
@@ -68,7 +69,6 @@ pub struct Config {
     /// Patterns of names without a prefix that no upstream is ever asked for.
     pub local_only: Vec<Glob>,
     /// How much of what upstreams gave is kept.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the planes ask for it with the mirror"))]
     pub cache: CacheSettings,
     /// Every setting with its origin, tables together, the top level first.
     pub effective: Vec<Effective>,

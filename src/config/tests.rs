@@ -298,7 +298,11 @@ fn commands_are_as_documented() {
         &["gantry", "serve"][..],
         &["gantry", "config", "check", "gantry.toml"],
         &["gantry", "config", "print", "--io", "epoll"],
+        &["gantry", "doctor"],
+        &["gantry", "doctor", "--data", "d"],
         &["gantry", "doctor", "--clear-disk-error", "--data", "d"],
+        &["gantry", "mirror-config", "containerd"],
+        &["gantry", "mirror-config", "podman", "--url", "http://gantry:5000", "--config", "f"],
     ] {
         assert!(Cli::try_parse_from(argv).is_ok(), "{argv:?}");
     }
@@ -308,8 +312,9 @@ fn commands_are_as_documented() {
         &["gantry", "serve", "--lissen", "x"],
         &["gantry", "config"],
         &["gantry", "config", "check"],
-        &["gantry", "doctor"],
-        &["gantry", "doctor", "--data", "d"],
+        &["gantry", "mirror-config"],
+        &["gantry", "mirror-config", "crane"],
+        &["gantry", "doctor", "--repair"],
     ] {
         assert!(Cli::try_parse_from(argv).is_err(), "{argv:?}");
     }

@@ -25,10 +25,10 @@ use super::{
 };
 use crate::limits::UPSTREAMS;
 
-pub use value::Ns;
+pub use value::{Ns, Url};
 
 use value::{
-    Cidr, Completion, Connections, Host, HostPattern, OrZero, Platform, Prefix, Private, Rate, Role, Url,
+    Cidr, Completion, Connections, Host, HostPattern, OrZero, Platform, Prefix, Private, Rate, Role,
 };
 
 /// Every key, for suggestions; a test compares it with what the pass asks for.
@@ -260,7 +260,7 @@ fn add(
 }
 
 /// Where a repository of one component is meant to be in `library/`.
-const DOCKER_HUB: &str = "docker.io";
+pub const DOCKER_HUB: &str = "docker.io";
 
 fn allow_private(read: &mut SectionReading<'_>, plain: bool) -> AllowPrivate {
     const KEY: &str = "allow_private_addresses";
