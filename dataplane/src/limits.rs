@@ -105,6 +105,21 @@ pub const ALLOCATE_BYTES: u64 = 64 * 1024 * 1024;
 pub const WRITE_BACK_BYTES: u64 = 8 * 1024 * 1024;
 /// Fewer members than this are synced one by one, at the same time; more by one syncfs.
 pub const SYNCFS_MEMBERS_MIN: usize = 8;
+/// Blobs that the cache's index knows, running fills among them; another one is only passed through. At most 128 bytes
+/// of memory each.
+pub const CACHE_ENTRIES_MAX: usize = 2 * 1024 * 1024;
+/// Digests that commits and mounts in flight have pinned at the same time; more is 503.
+pub const CACHE_PINS_MAX: usize = 64 * 1024;
+/// Entries that are looked at to choose what is evicted; uses count in the first half of them.
+pub const CACHE_VICTIM_LOOKS_MAX: usize = 4096;
+/// What the cache's index keeps in memory for its journal; more is dropped, and the next write is a snapshot.
+pub const CACHE_JOURNAL_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// The journal of the cache's index; when it is as long as that, a snapshot takes its place.
+pub const CACHE_JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Payload of a frame in the snapshot or journal; one that says it is longer is damaged.
+pub const CACHE_FRAME_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the cache's budget are reserved in these units.
+pub const LEASE_UNIT_BYTES: u64 = 1024 * 1024;
 /// A syncfs that takes longer than this on average, and than four syncs of a directory, is not used for a while.
 pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
 
@@ -168,6 +183,14 @@ pub const CORE_END_TIME: Duration = Duration::from_secs(1);
 pub const ACCESS_LOG_EVERY: Duration = Duration::from_millis(50);
 /// Slots of the epoch tables.
 pub const EPOCH_SLOTS: u32 = 4096;
+/// Share of the cache's bytes that what came last may have before it is the first to go.
+pub const CACHE_SMALL_PERCENT: u64 = 10;
+/// Uses of a cached blob that are counted; each is another round in the main queue.
+pub const CACHE_USES_MAX: u8 = 3;
+/// Uses after which a blob goes from the small queue to the main one.
+pub const CACHE_PROMOTION_USES: u8 = 1;
+/// Fingerprints that the ghost queue has even if the main queue has fewer entries.
+pub const CACHE_GHOST_MIN: usize = 1;
 /// A turn of a core that takes longer is counted as a stall.
 pub const STALL: Duration = Duration::from_millis(1);
 
@@ -191,6 +214,11 @@ const _: () = {
     assert!(ALLOCATE_ABOVE_BYTES <= ALLOCATE_BYTES);
     assert!(UPLOAD_FILES_KEPT_MAX <= UPLOAD_SESSIONS_MAX && EXPIRED_A_JOB <= UPLOAD_SESSIONS_MAX);
     assert!(SYNCFS_MEMBERS_MIN <= BATCH_MEMBERS_MAX && BATCH_MEMBERS_MAX <= COMMITS_WAITING_MAX);
+    // Every commit that waits can hold its pin.
+    assert!(COMMITS_WAITING_MAX <= CACHE_PINS_MAX);
+    assert!(CACHE_PROMOTION_USES <= CACHE_USES_MAX && CACHE_GHOST_MIN >= 1 && CACHE_SMALL_PERCENT < 100);
+    assert!(CACHE_FRAME_BYTES_MAX <= CACHE_JOURNAL_BUFFER_BYTES_MAX);
+    assert!(CACHE_JOURNAL_BUFFER_BYTES_MAX as u64 <= CACHE_JOURNAL_BYTES_MAX);
     assert!(COMMITS_WAITING_MAX <= UPLOAD_SESSIONS_MAX);
     assert!(SYNCFS_AVERAGE_MAX.as_nanos() < SYNCFS_REST.as_nanos());
     assert!(SCRUB_NAMED_MAX <= SCRUB_PAGE as usize);

@@ -2,6 +2,10 @@
 //! comes from a socket or a state file. No part of the API.
 
 pub use crate::{
+    cache::{
+        Budget, Found, Header, Index, Item, Kind, Lease, Leases, Loaded, Log, NoRoom, Opened, Place, Policy,
+        Read, Rebuilt, Record as IndexRecord, Refused, Unwritten, Victim, read_frames,
+    },
     http::{BodyLength, Chunked, Head, Parsed, parse as parse_head},
     io::{Call, Driver, Faults, File, Fs, Io, Pool, probe, spawn_core},
     store::{

@@ -8,6 +8,7 @@ mod full;
 mod keeper;
 mod pass;
 mod plane;
+mod policies;
 mod restart;
 mod rig;
 mod scrub;
