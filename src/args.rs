@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{CONFIG_VARIABLE, Mistake, RawConfig};
 
@@ -26,15 +26,39 @@ pub enum Command {
     /// Look at the configuration without serving
     #[command(subcommand, arg_required_else_help = true)]
     Config(ConfigCommand),
-    /// Repair what a registry that is stopped left behind
-    #[command(arg_required_else_help = true)]
+    /// Print how a client is configured that pulls through this registry, ready to paste
+    #[command(after_help = PRECEDENCE)]
+    MirrorConfig {
+        /// Whose configuration
+        client: Client,
+        /// How clients reach this registry [default: http:// and the address to listen on]
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Look at disk, I/O, limits and upstreams, and say what is to be done; exit status 1 if anything is
+    #[command(after_help = PRECEDENCE)]
     Doctor {
-        /// Hash again what was linked since the last good batch, then let pushes in again
-        #[arg(long, required = true)]
+        /// Of a registry that is stopped: hash again what was linked since the last good batch, then let pushes in again
+        #[arg(long)]
         clear_disk_error: bool,
         #[command(flatten)]
         options: Options,
     },
+}
+
+/// Clients that can be told of a mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// A hosts.toml for each upstream; also for what stands on containerd: Kubernetes, nerdctl
+    Containerd,
+    /// daemon.json of dockerd, which asks mirrors for docker.io only
+    Docker,
+    /// registries.conf; also for CRI-O, Buildah and Skopeo
+    Podman,
+    /// buildkitd.toml
+    Buildkit,
 }
 
 /// Ways to look at the configuration.
@@ -85,6 +109,12 @@ pub struct Options {
     /// Let everybody read and write although others reach the address [env: GANTRY_ALLOW_ANONYMOUS]
     #[arg(long, value_name = "SWITCH", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     allow_anonymous: Option<String>,
+    /// Names that no upstream is asked for, as patterns with commas between them [env: GANTRY_LOCAL_ONLY]
+    #[arg(long, value_name = "PATTERNS")]
+    local_only: Option<String>,
+    /// Hosts by which clients know this registry, with commas between them [env: GANTRY_NAMES]
+    #[arg(long, value_name = "HOSTS")]
+    names: Option<String>,
 }
 
 impl Options {
@@ -95,7 +125,19 @@ impl Options {
         self,
         variables: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     ) -> Result<RawConfig, Mistake> {
-        let Options { listen, data, config, cores, io, log_format, log, access_log, allow_anonymous } = self;
+        let Options {
+            listen,
+            data,
+            config,
+            cores,
+            io,
+            log_format,
+            log,
+            access_log,
+            allow_anonymous,
+            local_only,
+            names,
+        } = self;
         let mut raw = RawConfig::default();
         raw.read_environment(variables)?;
         let file = config.or_else(|| raw.variable(CONFIG_VARIABLE).map(PathBuf::from));
@@ -111,6 +153,8 @@ impl Options {
             ("log", log),
             ("access_log", access_log),
             ("allow_anonymous", allow_anonymous),
+            ("local_only", local_only),
+            ("names", names),
         ];
         raw.arguments = given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         Ok(raw)

@@ -3,7 +3,10 @@
 mod args;
 mod config;
 mod data;
+mod doctor;
+mod limits;
 mod log;
+mod mirror_config;
 mod planes;
 mod start;
 mod stop;
@@ -14,12 +17,17 @@ use clap::Parser;
 
 use args::{Cli, Command, ConfigCommand, Options};
 use config::{Config, Mistake, RawConfig};
+use doctor::Finding;
+use mirror_config::NoMirror;
 use start::StartError;
 
 /// What ended a command.
 enum Failure {
     Mistakes(Vec<Mistake>),
     Start(StartError),
+    Mirror(NoMirror),
+    /// The doctor has said what is to be done.
+    Unwell,
 }
 
 impl fmt::Display for Failure {
@@ -32,6 +40,8 @@ impl fmt::Display for Failure {
                 Ok(())
             }
             Failure::Start(error) => write!(f, "gantry: {error}"),
+            Failure::Mirror(error) => write!(f, "gantry: {error}"),
+            Failure::Unwell => f.write_str("gantry: something is to be done"),
         }
     }
 }
@@ -52,17 +62,34 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Check { file }) => check(&file),
         Command::Config(ConfigCommand::Print(options)) => {
             let config = effective(options)?;
-            for warning in &config.warnings {
-                eprintln!("gantry: warning: {warning}");
-            }
+            warn(&config);
             say(&config.print());
             Ok(())
         }
-        Command::Doctor { clear_disk_error: _, options } => {
+        Command::MirrorConfig { client, url, options } => {
+            let config = effective(options)?;
+            let text = mirror_config::print(client, &config, url.as_deref()).map_err(Failure::Mirror)?;
+            say(&text);
+            Ok(())
+        }
+        Command::Doctor { clear_disk_error: true, options } => {
             let done = start::clear_disk_error(&effective(options)?).map_err(Failure::Start)?;
             say(&format!("{done}\n"));
             Ok(())
         }
+        Command::Doctor { clear_disk_error: false, options } => {
+            let config = effective(options)?;
+            warn(&config);
+            let findings = doctor::examine(&config);
+            say(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>());
+            if findings.iter().any(Finding::is_to_be_done) { Err(Failure::Unwell) } else { Ok(()) }
+        }
+    }
+}
+
+fn warn(config: &Config) {
+    for warning in &config.warnings {
+        eprintln!("gantry: warning: {warning}");
     }
 }
 
@@ -71,6 +98,7 @@ fn check(file: &Path) -> Result<(), Failure> {
     let mut raw = RawConfig::default();
     raw.read_file(file).map_err(|mistake| Failure::Mistakes(vec![mistake]))?;
     let config = Config::try_from(raw).map_err(Failure::Mistakes)?;
+    warn(&config);
     if let Some(refusal) = start::refusal(&config) {
         eprintln!("gantry: warning: {refusal}");
     }

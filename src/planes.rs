@@ -3,8 +3,11 @@
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use control::{Control, Epochs, Refusal, Writes};
-use controlplane::Fixed;
-use dataplane::{Faults, Joints, limits};
+use controlplane::{
+    Fixed,
+    upstream::{Complete, UpstreamSettings},
+};
+use dataplane::{CacheSize, Faults, Joints, limits};
 use tokio::{
     runtime::{Builder, Runtime},
     task::JoinHandle,
@@ -50,7 +53,7 @@ impl Planes {
             missing_references: config.missing_references,
             writes: writes.clone(),
             epochs: epochs.clone(),
-            mirror: controlplane::MirrorSettings::default(),
+            mirror: mirror_settings(config),
         };
         let plane = controlplane::open_with_faults(data.path(), options, faults)
             .map_err(|error| error.to_string())?;
@@ -134,9 +137,31 @@ fn data_settings(config: &Config, data: &DataDirectory) -> dataplane::Settings {
         access_log: config.access_log,
         reserve_bytes: config.reserve_bytes,
         limits: config.limits.clone(),
-        namespaces: Arc::default(),
-        complete_percent: Vec::new(),
-        cache: dataplane::CacheSize::Percent(80),
+        namespaces: config.namespaces.clone(),
+        complete_percent: config.upstreams.iter().map(complete_percent).collect(),
+        cache: match (config.cache.max_bytes, config.cache.max_percent) {
+            (Some(bytes), _) => CacheSize::Bytes(bytes),
+            (None, percent) => CacheSize::Percent(percent),
+        },
+    }
+}
+
+/// The control plane's part of what is mirrored.
+fn mirror_settings(config: &Config) -> controlplane::MirrorSettings {
+    controlplane::MirrorSettings {
+        upstreams: config.upstreams.clone(),
+        namespaces: config.namespaces.clone(),
+        local_only: config.local_only.clone(),
+        manifests_bytes_max: None,
+    }
+}
+
+/// How much of a blob has to be here for it to be completed; `None`: it never is.
+fn complete_percent(upstream: &UpstreamSettings) -> Option<u8> {
+    match upstream.policy.complete {
+        Complete::Always => Some(0),
+        Complete::IfTouchedOver(percent) => Some(percent),
+        Complete::Never => None,
     }
 }
 

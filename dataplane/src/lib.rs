@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod cache;
 mod core;
+pub mod examine;
 mod fill;
 mod http;
 mod io;

@@ -398,7 +398,7 @@ fn choose(
 
 /// What was `set`; for 0 four fifths of the descriptors, or less where the open files of the cores need more
 /// than the rest.
-fn connections_max(set: usize, cores: usize, descriptors: u64) -> u64 {
+pub(crate) fn connections_max(set: usize, cores: usize, descriptors: u64) -> u64 {
     let files = (OPEN_FILES_PER_CORE * cores) as u64;
     match set {
         0 => (descriptors / 10 * 8).min(descriptors.saturating_sub(files)).max(descriptors / 4),

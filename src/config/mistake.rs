@@ -20,6 +20,16 @@ pub enum Origin {
     Argument(String),
 }
 
+impl Origin {
+    /// Orders places as they stand in the file; others come last.
+    pub(super) fn line(&self) -> usize {
+        match self {
+            Origin::Line { line, .. } => *line,
+            Origin::Default | Origin::Variable(_) | Origin::Argument(_) => usize::MAX,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -71,6 +81,26 @@ pub enum Mistake {
         /// What could.
         expected: &'static str,
     },
+    /// Something that there can be one of is there for the second time.
+    Twice {
+        /// The line of the second.
+        at: Origin,
+        /// The key, dotted.
+        key: String,
+        /// What stands there.
+        found: String,
+        /// Where the first is.
+        first: Origin,
+    },
+    /// The value is of the right form and can't be used all the same.
+    Refused {
+        /// The line.
+        at: Origin,
+        /// The key, dotted.
+        key: String,
+        /// Why not, without a word of what is secret.
+        why: String,
+    },
 }
 
 impl Mistake {
@@ -78,12 +108,11 @@ impl Mistake {
     pub(super) fn line(&self) -> usize {
         match self {
             Mistake::Unreadable { .. } => 0,
-            Mistake::Syntax { at, .. } | Mistake::Unknown { at, .. } | Mistake::Wrong { at, .. } => {
-                match at {
-                    Origin::Line { line, .. } => *line,
-                    Origin::Default | Origin::Variable(_) | Origin::Argument(_) => usize::MAX,
-                }
-            }
+            Mistake::Syntax { at, .. }
+            | Mistake::Unknown { at, .. }
+            | Mistake::Wrong { at, .. }
+            | Mistake::Twice { at, .. }
+            | Mistake::Refused { at, .. } => at.line(),
         }
     }
 }
@@ -109,6 +138,10 @@ impl fmt::Display for Mistake {
                 }
                 write!(f, "found {found}, expected {expected}")
             }
+            Mistake::Twice { at, key, found, first } => {
+                write!(f, "{at}: `{key}`: found {found}, which is taken by {first}, expected another one")
+            }
+            Mistake::Refused { at, key, why } => write!(f, "{at}: `{key}`: {why}"),
         }
     }
 }

@@ -7,6 +7,8 @@ mod mistake;
 mod nearest;
 mod raw;
 mod reading;
+mod section;
+mod upstream;
 mod value;
 
 use std::{
@@ -14,19 +16,23 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     num::NonZeroU32,
     path::PathBuf,
+    sync::Arc,
 };
 
-use controlplane::MissingReferences;
+use controlplane::{Glob, MissingReferences, upstream::UpstreamSettings};
 use dataplane::{IoChoice, limits, limits::Limits};
+use oci::Namespaces;
 use tracing_subscriber::filter::LevelFilter;
 
 pub use mistake::Mistake;
 pub use raw::RawConfig;
 pub use reading::Effective;
-pub use value::LogFormat;
+pub use upstream::{DOCKER_HUB, Url};
+pub use value::{LogFormat, Value, Written};
 
 use reading::Reading;
-use value::{Bytes, Cores};
+use upstream::{Ns, Upstreams};
+use value::{Bytes, BytesOrAuto, Cores, Percent};
 
 /// Names the file, which can't name itself.
 pub const CONFIG_VARIABLE: &str = "GANTRY_CONFIG";
@@ -56,10 +62,31 @@ pub struct Config {
     pub reserve_bytes: u64,
     /// What a manifest may name that is not here.
     pub missing_references: MissingReferences,
+    /// The registries that this one is a mirror of.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// The same by name, in the same order, and this registry's own names.
+    pub namespaces: Arc<Namespaces>,
+    /// Patterns of names without a prefix that no upstream is ever asked for.
+    pub local_only: Vec<Glob>,
+    /// How much of what upstreams gave is kept.
+    pub cache: CacheSettings,
     /// Every setting with its origin, tables together, the top level first.
     pub effective: Vec<Effective>,
+    /// The same of each upstream; the keys are those of its table.
+    pub effective_upstreams: Vec<Vec<Effective>>,
     /// What does no harm and should be said at start.
     pub warnings: Vec<String>,
+}
+
+/// The bounds of what is kept of upstreams' blobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Hard; `None`: by `max_percent`.
+    pub max_bytes: Option<u64>,
+    /// Of the volume less what was pushed, 1 to 100.
+    pub max_percent: u8,
+    /// Repositories of upstreams whose blobs are not evicted, by their names here.
+    pub pin: Vec<Glob>,
 }
 
 impl TryFrom<RawConfig> for Config {
@@ -76,8 +103,17 @@ impl TryFrom<RawConfig> for Config {
         let log = read.setting("log", LevelFilter::INFO);
         let access_log = read.setting("access_log", true);
         let allow_anonymous = read.setting("allow_anonymous", false);
+        let local_only = read.list::<Glob>("local_only");
+        let names = read.list::<Ns>("names");
         let (limits, reserve_bytes) = read_limits(&mut read);
         let missing_references = read.setting("registry.missing_references", MissingReferences::default());
+        let cache = CacheSettings {
+            max_bytes: read.setting("cache.max_bytes", BytesOrAuto(None)).0,
+            max_percent: read.setting("cache.max_percent", Percent(80)).0,
+            pin: read.list::<Glob>("cache.pin"),
+        };
+        let Upstreams { settings, namespaces, effective: effective_upstreams } =
+            upstream::read(&mut read, &names);
         let (effective, warnings) = read.finish()?;
         Ok(Config {
             listen,
@@ -91,7 +127,12 @@ impl TryFrom<RawConfig> for Config {
             limits,
             reserve_bytes,
             missing_references,
+            upstreams: settings,
+            namespaces: Arc::new(namespaces),
+            local_only,
+            cache,
             effective,
+            effective_upstreams,
             warnings,
         })
     }
@@ -122,7 +163,8 @@ fn read_limits(read: &mut Reading) -> (Limits, u64) {
 }
 
 impl Config {
-    /// A file that sets everything to what is in force, with who set it behind each line.
+    /// A file that sets everything to what is in force, with who set it behind each line. A password is printed as
+    /// `***`, which no configuration takes for one.
     pub fn print(&self) -> String {
         let mut out = String::new();
         let mut table = None;
@@ -136,6 +178,12 @@ impl Config {
                 name = last;
             }
             let _ = writeln!(out, "{name} = {literal}  # {origin}");
+        }
+        for upstream in &self.effective_upstreams {
+            out.push_str("\n[[upstream]]\n");
+            for Effective { key, literal, origin } in upstream {
+                let _ = writeln!(out, "{key} = {literal}  # {origin}");
+            }
         }
         out
     }

@@ -1,6 +1,7 @@
 //! Where settings are written: the file, the environment, the arguments; gathered, not yet understood.
 
 use std::{
+    borrow::Cow,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
@@ -23,6 +24,8 @@ pub struct RawConfig {
     pub file: Vec<Entry>,
     /// The tables that the file opens, dotted, and whatever else has no value.
     pub tables: Vec<(String, Origin)>,
+    /// The `[[upstream]]` tables of the file, in their order.
+    pub upstreams: Vec<Section>,
     /// The variables that begin with `GANTRY_` and are not empty.
     pub environment: Vec<(String, String)>,
     /// (key, value) of each argument that was given.
@@ -30,7 +33,7 @@ pub struct RawConfig {
 }
 
 /// One key of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Dotted.
     pub key: String,
@@ -38,6 +41,15 @@ pub struct Entry {
     pub at: Origin,
     /// Its value.
     pub value: Written,
+}
+
+/// One table of those that may be written more than once, or below such a one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Where it begins.
+    pub at: Origin,
+    /// Its keys; a table below it is the value of its key.
+    pub entries: Vec<Entry>,
 }
 
 impl RawConfig {
@@ -54,24 +66,29 @@ impl RawConfig {
     pub fn read_text(&mut self, path: &Path, text: &str) -> Result<(), Mistake> {
         let document = DeTable::parse(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            Mistake::Syntax { at: origin(path, text, offset), why: error.message().replace('\n', "; ") }
+            Mistake::Syntax {
+                at: Place { path, text }.origin(offset),
+                why: error.message().replace('\n', "; "),
+            }
         })?;
         self.file.clear();
         self.tables.clear();
-        self.take_table("", document.get_ref(), path, text);
+        self.upstreams.clear();
+        self.take_table("", document.get_ref(), &Place { path, text });
         Ok(())
     }
 
-    fn take_table(&mut self, prefix: &str, table: &DeTable<'_>, path: &Path, text: &str) {
+    fn take_table(&mut self, prefix: &str, table: &DeTable<'_>, place: &Place<'_>) {
         for (name, value) in table {
             let key = format!("{prefix}{}", name.get_ref());
-            let at = origin(path, text, name.span().start);
-            match value.get_ref() {
-                DeValue::Table(inner) => {
-                    self.take_table(&format!("{key}."), inner, path, text);
+            let at = place.origin(name.span().start);
+            match (value.get_ref(), place.written(value)) {
+                (DeValue::Table(inner), _) if key != UPSTREAM => {
+                    self.take_table(&format!("{key}."), inner, place);
                     self.tables.push((key, at));
                 }
-                _ => self.file.push(Entry { key, at, value: written(value, text) }),
+                (_, Written::Sections { sections, .. }) if key == UPSTREAM => self.upstreams = sections,
+                (_, value) => self.file.push(Entry { key, at, value }),
             }
         }
     }
@@ -108,20 +125,59 @@ impl RawConfig {
     }
 }
 
-/// What stands at `value` of the file's `text`.
-pub(super) fn written(value: &Spanned<DeValue<'_>>, text: &str) -> Written {
-    let other = || Written::Other(text[value.span()].to_owned());
-    match value.get_ref() {
-        DeValue::String(string) => Written::Text(string.clone().into_owned()),
-        DeValue::Boolean(on) => Written::Switch(*on),
-        DeValue::Integer(number) => {
-            u64::from_str_radix(number.as_str(), number.radix()).map_or_else(|_| other(), Written::Number)
-        }
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => other(),
-    }
+/// The table that may be written more than once.
+pub const UPSTREAM: &str = "upstream";
+
+/// A file.
+pub(super) struct Place<'a> {
+    pub path: &'a Path,
+    pub text: &'a str,
 }
 
-fn origin(path: &Path, text: &str, offset: usize) -> Origin {
-    let line = 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count();
-    Origin::Line { path: PathBuf::from(path), line }
+impl Place<'_> {
+    /// What stands at `value`.
+    pub fn written(&self, value: &Spanned<DeValue<'_>>) -> Written {
+        let literal = || self.text[value.span()].to_owned();
+        match value.get_ref() {
+            DeValue::String(string) => Written::Text(string.clone().into_owned()),
+            DeValue::Boolean(on) => Written::Switch(*on),
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
+                .map_or_else(|_too_big| Written::Other(literal()), Written::Number),
+            DeValue::Float(_) | DeValue::Datetime(_) => Written::Other(literal()),
+            DeValue::Table(table) => {
+                let at = self.origin(value.span().start);
+                Written::Section { literal: literal(), section: self.section(at, table) }
+            }
+            DeValue::Array(items) => {
+                let tables: Vec<(Origin, &DeTable<'_>)> = items
+                    .iter()
+                    .filter_map(|item| Some((self.origin(item.span().start), item.get_ref().as_table()?)))
+                    .collect();
+                if tables.len() == items.len() && !items.is_empty() {
+                    let sections = tables.into_iter().map(|(at, table)| self.section(at, table)).collect();
+                    return Written::Sections { literal: literal(), sections };
+                }
+                let items = items.iter().map(|item| (self.origin(item.span().start), self.written(item)));
+                Written::List { literal: literal(), items: items.collect() }
+            }
+        }
+    }
+
+    fn section(&self, at: Origin, table: &DeTable<'_>) -> Section {
+        let entry = |(name, value): (&Spanned<Cow<'_, str>>, &Spanned<DeValue<'_>>)| Entry {
+            key: name.get_ref().to_string(),
+            at: self.origin(name.span().start),
+            value: self.written(value),
+        };
+        let mut written: Vec<_> = table.iter().collect();
+        written.sort_by_key(|(name, _)| name.span().start);
+        let entries = written.into_iter().map(entry).collect();
+        Section { at, entries }
+    }
+
+    fn origin(&self, offset: usize) -> Origin {
+        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        Origin::Line { path: PathBuf::from(self.path), line }
+    }
 }

@@ -7,8 +7,8 @@
 use super::{
     mistake::{Mistake, Origin},
     nearest::nearest,
-    raw::{Entry, RawConfig},
-    value::{Value, Written},
+    raw::{Entry, RawConfig, Section, UPSTREAM},
+    value::{Item, Value, Written, items, list_literal},
 };
 
 /// The variable of a key: `limits.header_timeout` → `GANTRY_LIMITS_HEADER_TIMEOUT`.
@@ -36,12 +36,41 @@ pub struct Effective {
 pub(super) struct Reading {
     raw: RawConfig,
     effective: Vec<Effective>,
-    mistakes: Vec<Mistake>,
+    /// The keys that an `[[upstream]]` can have, dotted, `upstream.` before them.
+    below_upstream: Vec<String>,
+    /// Keys of sections that nobody asked for, by their whole names.
+    strangers: Vec<(Origin, String)>,
+    pub mistakes: Vec<Mistake>,
+    pub warnings: Vec<String>,
 }
 
 impl Reading {
     pub fn new(raw: RawConfig) -> Reading {
-        Reading { raw, effective: Vec::new(), mistakes: Vec::new() }
+        Reading {
+            raw,
+            effective: Vec::new(),
+            below_upstream: Vec::new(),
+            strangers: Vec::new(),
+            mistakes: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The `[[upstream]]` tables, of which each key in `keys` is known.
+    pub fn upstreams(&mut self, keys: &[&str]) -> Vec<Section> {
+        self.below_upstream = keys.iter().map(|key| format!("{UPSTREAM}.{key}")).collect();
+        std::mem::take(&mut self.raw.upstreams)
+    }
+
+    /// Whether this key of an `[[upstream]]`, or one below it, is known.
+    pub fn can_suggest(&self, key: &str) -> bool {
+        let below = |known: &str| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+        self.below_upstream.iter().any(|known| known == key || below(known))
+    }
+
+    /// A key of a section that nobody asked for, by its whole name.
+    pub fn stranger(&mut self, at: Origin, name: String) {
+        self.strangers.push((at, name));
     }
 
     /// The value of `key`, from the highest place that has one.
@@ -53,13 +82,30 @@ impl Reading {
                 None => self.mistakes.push(Mistake::Wrong {
                     at,
                     key: key.to_owned(),
-                    found: written.found(),
+                    found: T::found(&written),
                     expected: T::EXPECTED,
                 }),
             }
         }
         self.effective.push(Effective { key, literal: value.literal(), origin });
         value
+    }
+
+    /// The items of `key`, from the highest place that has any; none by default.
+    pub fn list<T: Item>(&mut self, key: &'static str) -> Vec<T> {
+        let (mut list, mut origin) = (Vec::new(), Origin::Default);
+        for (at, written) in self.places(key) {
+            list = read_list(key, &at, &written, &mut self.mistakes);
+            origin = at;
+        }
+        self.effective.push(Effective { key, literal: list_literal(&list), origin });
+        list
+    }
+
+    /// Where a setting was set.
+    pub fn origin(&self, key: &str) -> Origin {
+        let set = self.effective.iter().find(|setting| setting.key == key);
+        set.map_or(Origin::Default, |setting| setting.origin.clone())
     }
 
     /// Where `key` is written, the lowest place first.
@@ -83,7 +129,8 @@ impl Reading {
             self.mistakes.sort_by_key(Mistake::line);
             return Err(self.mistakes);
         }
-        let warnings = self.suspicious_variables();
+        let mut warnings = self.suspicious_variables();
+        warnings.append(&mut self.warnings);
         Ok((self.effective, warnings))
     }
 
@@ -111,7 +158,7 @@ impl Reading {
                     what: "table",
                     name: name.clone(),
                     nearest: nearest(name, self.tables()).map(str::to_owned),
-                    known: self.tables().iter().map(|table| format!("[{table}]")).collect(),
+                    known: self.known_tables(),
                 }
             });
         }
@@ -120,46 +167,75 @@ impl Reading {
             if known || closed.iter().any(|outer| key.starts_with(outer.as_str())) {
                 continue;
             }
-            unknown.push(if self.is_table(key) {
-                Mistake::Wrong { at: at.clone(), key: key.clone(), found: value.found(), expected: "a table" }
-            } else {
-                Mistake::Unknown {
+            let wrong = |expected| Mistake::Wrong {
+                at: at.clone(),
+                key: key.clone(),
+                found: value.found(),
+                expected,
+            };
+            unknown.push(match value {
+                _ if key == UPSTREAM => wrong("[[upstream]], with two brackets, before each of them"),
+                _ if self.is_table(key) => wrong("a table"),
+                Written::Sections { .. } => Mistake::Unknown {
                     at: at.clone(),
-                    what: "key",
+                    what: "table",
                     name: key.clone(),
-                    nearest: self.meant(key),
-                    known: self.siblings(key).into_iter().map(|key| last(key).to_owned()).collect(),
-                }
+                    nearest: nearest(key, self.tables()).map(str::to_owned),
+                    known: self.known_tables(),
+                },
+                _ => self.unknown_key(at, key),
             });
         }
+        unknown.extend(self.strangers.iter().map(|(at, name)| self.unknown_key(at, name)));
         self.mistakes.extend(unknown);
+    }
+
+    fn unknown_key(&self, at: &Origin, name: &str) -> Mistake {
+        Mistake::Unknown {
+            at: at.clone(),
+            what: "key",
+            name: name.to_owned(),
+            nearest: self.meant(name),
+            known: self.siblings(name).into_iter().map(|key| last(key).to_owned()).collect(),
+        }
     }
 
     /// A key by that name in another table, else the nearest in the same, else the nearest anywhere.
     fn meant(&self, key: &str) -> Option<String> {
         let word = last(key);
-        let all: Vec<&'static str> = self.effective.iter().map(|setting| setting.key).collect();
-        let near = |keys: &[&'static str]| {
+        let all = self.keys();
+        let near = |keys: &[&str]| {
             let found = nearest(word, keys.iter().copied().map(last))?;
-            keys.iter().copied().find(|key| last(key) == found)
+            keys.iter().find(|key| last(key) == found).map(|key| (*key).to_owned())
         };
         all.iter()
-            .copied()
             .find(|known| last(known) == word)
+            .map(|known| (*known).to_owned())
             .or_else(|| near(&self.siblings(key)))
             .or_else(|| near(&all))
-            .map(str::to_owned)
     }
 
-    fn siblings(&self, key: &str) -> Vec<&'static str> {
-        self.effective.iter().map(|setting| setting.key).filter(|known| table(known) == table(key)).collect()
+    fn keys(&self) -> Vec<&str> {
+        let settings = self.effective.iter().map(|setting| setting.key);
+        settings.chain(self.below_upstream.iter().map(String::as_str)).collect()
     }
 
+    fn siblings(&self, key: &str) -> Vec<&str> {
+        self.keys().into_iter().filter(|known| table(known) == table(key)).collect()
+    }
+
+    /// The tables that hold settings, and `upstream`.
     fn tables(&self) -> Vec<&'static str> {
         let mut tables: Vec<&'static str> =
             self.effective.iter().filter_map(|setting| table(setting.key)).collect();
         tables.dedup();
+        tables.push(UPSTREAM);
         tables
+    }
+
+    fn known_tables(&self) -> Vec<String> {
+        let brackets = |table| if table == UPSTREAM { format!("[[{table}]]") } else { format!("[{table}]") };
+        self.tables().into_iter().map(brackets).collect()
     }
 
     fn is_table(&self, name: &str) -> bool {
@@ -188,6 +264,30 @@ impl Reading {
         }
         warnings
     }
+}
+
+/// The items of a list; what is wrong with one goes to `mistakes`.
+pub(super) fn read_list<T: Item>(
+    key: &str,
+    at: &Origin,
+    written: &Written,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<T> {
+    let mut wrong = |at: &Origin, found: String, expected| {
+        mistakes.push(Mistake::Wrong { at: at.clone(), key: key.to_owned(), found, expected });
+    };
+    let Some(items) = items(at, written) else {
+        wrong(at, T::found(written), T::EXPECTED_LIST);
+        return Vec::new();
+    };
+    let mut list = Vec::new();
+    for (at, item) in &items {
+        match T::read(item) {
+            Some(value) => list.push(value),
+            None => wrong(at, T::found(item), T::EXPECTED),
+        }
+    }
+    list
 }
 
 /// `limits.header_timeout` → `header_timeout`.

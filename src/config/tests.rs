@@ -36,6 +36,8 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("log", "debug", "\"debug\""),
     ("access_log", "off", "false"),
     ("allow_anonymous", "on", "true"),
+    ("local_only", "acme/*, corp/*", "[\"acme/*\", \"corp/*\"]"),
+    ("names", "registry.corp:5000", "[\"registry.corp:5000\"]"),
     ("limits.header_timeout", "100ms", "\"100ms\""),
     ("limits.body_stall_timeout", "300ms", "\"300ms\""),
     ("limits.body_rate_min_bytes", "2KiB", "\"2KiB\""),
@@ -52,6 +54,9 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.orphan_age", "2h", "\"2h\""),
     ("limits.reserve_bytes", "1000", "1000"),
     ("registry.missing_references", "any", "\"any\""),
+    ("cache.max_bytes", "50GiB", "\"50GiB\""),
+    ("cache.max_percent", "50", "50"),
+    ("cache.pin", "docker.io/library/*", "[\"docker.io/library/*\"]"),
 ];
 
 #[test]
@@ -66,6 +71,8 @@ fn defaults() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.reserve_bytes, limits::RESERVE_BYTES_MIN);
     assert_eq!(config.missing_references, MissingReferences::Reject);
+    assert!(config.upstreams.is_empty() && config.local_only.is_empty());
+    assert_eq!(config.cache, CacheSettings { max_bytes: None, max_percent: 80, pin: Vec::new() });
     assert!(config.warnings.is_empty());
 }
 
@@ -153,7 +160,11 @@ fn mistakes_say_where_what_and_what_instead() {
             "gantry.toml:2: unknown key `registry.colour`; known here: missing_references",
         ),
         ("\n[limit]\nheader_timeout = '5s'", "gantry.toml:2: unknown table `limit`; did you mean `limits`?"),
-        ("[storage.s3]\nx = 1", "gantry.toml:1: unknown table `storage`; known here: [limits], [registry]"),
+        (
+            "[storage.s3]\nx = 1",
+            "gantry.toml:1: unknown table `storage`; known here: [limits], [registry], [cache], \
+             [[upstream]]",
+        ),
         ("limits = 5", "gantry.toml:1: `limits`: found 5, expected a table"),
         ("[[limits]]", "gantry.toml:1: `limits`: found [[limits]], expected a table"),
         ("[listen]\nip = 1", "gantry.toml:1: `listen`: found a table, expected one value"),
@@ -287,7 +298,11 @@ fn commands_are_as_documented() {
         &["gantry", "serve"][..],
         &["gantry", "config", "check", "gantry.toml"],
         &["gantry", "config", "print", "--io", "epoll"],
+        &["gantry", "doctor"],
+        &["gantry", "doctor", "--data", "d"],
         &["gantry", "doctor", "--clear-disk-error", "--data", "d"],
+        &["gantry", "mirror-config", "containerd"],
+        &["gantry", "mirror-config", "podman", "--url", "http://gantry:5000", "--config", "f"],
     ] {
         assert!(Cli::try_parse_from(argv).is_ok(), "{argv:?}");
     }
@@ -297,8 +312,9 @@ fn commands_are_as_documented() {
         &["gantry", "serve", "--lissen", "x"],
         &["gantry", "config"],
         &["gantry", "config", "check"],
-        &["gantry", "doctor"],
-        &["gantry", "doctor", "--data", "d"],
+        &["gantry", "mirror-config"],
+        &["gantry", "mirror-config", "crane"],
+        &["gantry", "doctor", "--repair"],
     ] {
         assert!(Cli::try_parse_from(argv).is_err(), "{argv:?}");
     }

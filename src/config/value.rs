@@ -11,6 +11,8 @@ use controlplane::MissingReferences;
 use dataplane::IoChoice;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::{mistake::Origin, raw::Section};
+
 /// What stood in one place, before anybody asked what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -20,6 +22,27 @@ pub enum Written {
     Number(u64),
     /// `true` or `false` of the file.
     Switch(bool),
+    /// A list of the file, each item with its place.
+    List {
+        /// As it stands there.
+        literal: String,
+        /// What is in it.
+        items: Vec<(Origin, Written)>,
+    },
+    /// A table of the file, where a value may be one.
+    Section {
+        /// As it stands there; of a table with a header, the header.
+        literal: String,
+        /// What is in it.
+        section: Section,
+    },
+    /// A list of the file that has nothing but tables, at least one.
+    Sections {
+        /// As it stands there; of tables with headers, the first header.
+        literal: String,
+        /// The tables.
+        sections: Vec<Section>,
+    },
     /// Anything else of the file, as it stands there: no setting takes it.
     Other(String),
 }
@@ -31,7 +54,10 @@ impl Written {
             Written::Text(text) => quoted(text),
             Written::Number(number) => number.to_string(),
             Written::Switch(on) => on.to_string(),
-            Written::Other(literal) => literal.split_whitespace().collect::<Vec<_>>().join(" "),
+            Written::List { literal, .. }
+            | Written::Section { literal, .. }
+            | Written::Sections { literal, .. }
+            | Written::Other(literal) => literal.split_whitespace().collect::<Vec<_>>().join(" "),
         };
         match whole.char_indices().nth(80) {
             Some((end, _)) => format!("{}…", &whole[..end]),
@@ -48,6 +74,39 @@ pub trait Value: Sized {
     fn read(written: &Written) -> Option<Self>;
     /// A TOML literal that [`Value::read`] takes for the same value.
     fn literal(&self) -> String;
+    /// What a message shows of something that is not one.
+    fn found(written: &Written) -> String {
+        written.found()
+    }
+}
+
+/// A type of which a setting can have several. A variable or an argument has them with commas between them, so none
+/// holds a comma.
+pub trait Item: Value {
+    /// Completes "expected …" where something else than a list stands.
+    const EXPECTED_LIST: &'static str;
+}
+
+/// The items of a list, each at its place. `None`: it is none.
+pub fn items(at: &Origin, written: &Written) -> Option<Vec<(Origin, Written)>> {
+    match written {
+        Written::List { items, .. } => Some(items.clone()),
+        Written::Text(text) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Some(items.map(|item| (at.clone(), Written::Text(item.to_owned()))).collect())
+        }
+        Written::Number(_)
+        | Written::Switch(_)
+        | Written::Section { .. }
+        | Written::Sections { .. }
+        | Written::Other(_) => None,
+    }
+}
+
+/// A list as TOML writes it.
+pub fn list_literal<T: Value>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(T::literal).collect();
+    format!("[{}]", items.join(", "))
 }
 
 /// `text` as a TOML basic string.
@@ -117,7 +176,7 @@ impl Value for bool {
 }
 
 /// A whole number; a variable or an argument has it as text.
-fn number(written: &Written) -> Option<u64> {
+pub fn number(written: &Written) -> Option<u64> {
     match written {
         Written::Number(number) => Some(*number),
         Written::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
@@ -248,6 +307,42 @@ impl Value for Bytes {
     }
 }
 
+/// A whole number of percent, 1 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u8);
+
+impl Value for Percent {
+    const EXPECTED: &'static str = "a whole number of percent, 1 to 100";
+
+    fn read(written: &Written) -> Option<Self> {
+        let percent = u8::try_from(number(written)?).ok()?;
+        (1..=100).contains(&percent).then_some(Percent(percent))
+    }
+
+    fn literal(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// A bound in bytes; `None` where another setting gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BytesOrAuto(pub Option<u64>);
+
+impl Value for BytesOrAuto {
+    const EXPECTED: &'static str = "a size such as \"100GiB\", or \"auto\"";
+
+    fn read(written: &Written) -> Option<Self> {
+        match written {
+            Written::Text(text) if text == "auto" => Some(BytesOrAuto(None)),
+            _ => Bytes::read(written).map(|bytes| BytesOrAuto(Some(bytes.0))),
+        }
+    }
+
+    fn literal(&self) -> String {
+        self.0.map_or_else(|| quoted("auto"), |bytes| Bytes(bytes).literal())
+    }
+}
+
 /// `"24h"` → (24, "h"). The digits and the unit touch.
 fn split_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -279,6 +374,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(super) use words;
 
 words!(IoChoice, "\"auto\", \"uring\" or \"epoll\"",
     "auto" => IoChoice::Auto, "uring" => IoChoice::Uring, "epoll" => IoChoice::Epoll);
@@ -397,7 +494,8 @@ mod tests {
         fn round<T: Value + PartialEq + std::fmt::Debug>(value: T) {
             let document = format!("x = {}", value.literal());
             let parsed = toml::de::DeTable::parse(&document).unwrap();
-            let written = crate::config::raw::written(parsed.get_ref().get("x").unwrap(), &document);
+            let place = crate::config::raw::Place { path: Path::new("x.toml"), text: &document };
+            let written = place.written(parsed.get_ref().get("x").unwrap());
             assert_eq!(T::read(&written).as_ref(), Some(&value), "{document}");
         }
         for ms in [1, 999, 1000, 1500, 60_000, 90_000, 3_600_000, 5_400_000, 86_400_000, 31_536_000_000] {
@@ -438,6 +536,10 @@ mod tests {
         for rule in [MissingReferences::Reject, MissingReferences::Children, MissingReferences::Any] {
             round(rule);
         }
+        for bound in [None, Some(0), Some(5 << 30)] {
+            round(BytesOrAuto(bound));
+        }
+        round(Percent(33));
         round(Cores(1024));
         round(NonZeroU32::MAX);
         round(0usize);

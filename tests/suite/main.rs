@@ -12,6 +12,7 @@ mod http;
 mod licences;
 mod limits;
 mod official;
+mod operator;
 mod process;
 mod tidy;
 mod wire;

@@ -1,21 +1,10 @@
 //! The process as an operator meets it: what it prints, refuses, logs and counts.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use serde_json::Value;
 
-use crate::harness::{Launch, Server, TempDir, legs, noise, sha256, wait_for};
-
-/// Exit status, and stdout and stderr in one.
-fn gantry(args: &[&str], data: &Path) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gantry"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GANTRY_")) {
-        command.env_remove(name);
-    }
-    let output = command.args(args).current_dir(data).output().expect("the binary runs");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).expect("it prints text"))
-}
+use crate::harness::{Launch, Server, TempDir, gantry, legs, noise, sha256, wait_for};
 
 /// The log's events about requests, once there are `count`.
 fn access_events(server: &Server, path: &str, count: usize) -> Vec<Value> {

@@ -101,8 +101,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>, control: Control, log: Option<Log>) -> Keeper {
-        let knows =
-            matches!(shared.filesystem, "ext4" | "xfs" | "btrfs") && crate::io::Fs::sync_volume_reports();
+        let knows = super::syncs_whole(shared.filesystem);
         // Whatever was acknowledged before this process was good, or there would be a mark.
         shared.writes.known_good(unix_time());
         Keeper { shared, control, syncfs: knows.then(Syncfs::default), log }

@@ -435,7 +435,7 @@ impl Shared {
 
     fn free_and_reserve(&self) -> io::Result<(u64, u64)> {
         let space = self.fs.space()?;
-        Ok((space.free_bytes, self.settings.reserve_bytes_min.max(space.total_bytes / 100)))
+        Ok((space.free_bytes, reserve_bytes(self.settings.reserve_bytes_min, space.total_bytes)))
     }
 
     /// Removes sessions that were taken out of the table. Goes on if the future is dropped. A pool that is full
@@ -444,6 +444,16 @@ impl Shared {
         let leaving = Leaving { shared: self.clone(), sessions };
         io.fs(move |fs| leaving.remove(fs)).await
     }
+}
+
+/// What of a volume is kept free for metadata and deletes, in bytes.
+pub fn reserve_bytes(min_bytes: u64, total_bytes: u64) -> u64 {
+    min_bytes.max(total_bytes / 100)
+}
+
+/// Whether a sync of the whole volume can be trusted, on this file system and this kernel.
+pub fn syncs_whole(filesystem: &str) -> bool {
+    matches!(filesystem, "ext4" | "xfs" | "btrfs") && Fs::sync_volume_reports()
 }
 
 /// Sessions on their way out. Those that nobody removes, because their job was not taken, go back to the table.

@@ -8,6 +8,7 @@
 //! server's log fails the test that started it.
 
 mod client;
+mod command;
 mod content;
 mod legs;
 mod metrics;
@@ -20,6 +21,7 @@ mod temp;
 mod volume;
 
 pub use client::Client;
+pub use command::gantry;
 pub use content::{Image, descriptor, noise, offset_of, sha256, wait_for};
 pub(crate) use legs::legs;
 pub use legs::{Leg, has_root, lacks, say};
