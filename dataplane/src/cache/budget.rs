@@ -219,13 +219,14 @@ mod tests {
                         dice ^= dice >> 7;
                         dice ^= dice << 17;
                         let bytes = dice >> 20 & (2 * UNIT - 1);
-                        let result = match dice & 7 {
-                            0..3 => budget.reserve(bytes).map(|lease| own.push(lease)),
-                            3 => shared.grow(bytes),
-                            4 => Ok(shared.shrink(bytes)),
-                            5 => own.last().map_or(Ok(()), |lease| lease.grow(bytes)),
-                            _ => Ok(drop(own.pop())),
-                        };
+                        let mut result = Ok(());
+                        match dice & 7 {
+                            0..3 => result = budget.reserve(bytes).map(|lease| own.push(lease)),
+                            3 => result = shared.grow(bytes),
+                            4 => shared.shrink(bytes),
+                            5 => result = own.last().map_or(Ok(()), |lease| lease.grow(bytes)),
+                            _ => drop(own.pop()),
+                        }
                         refused.fetch_add(u64::from(result.is_err()), Ordering::Relaxed);
                         assert!(budget.used_bytes() <= THREADS * UNIT);
                     }

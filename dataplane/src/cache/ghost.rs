@@ -51,8 +51,7 @@ mod tests {
 
     #[test]
     fn the_oldest_is_forgotten_and_what_is_taken_is_gone() {
-        let mut ghost = Ghost::default();
-        ghost.first_turn = TURNS - 2;
+        let mut ghost = Ghost { first_turn: TURNS - 2, ..Ghost::default() };
         (1..=5).for_each(|fingerprint| ghost.insert(fingerprint, 4));
         assert!(!ghost.take(1) && ghost.take(2) && !ghost.take(2));
         ghost.insert(2, 4);

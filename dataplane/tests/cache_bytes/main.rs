@@ -37,10 +37,12 @@ fn adopt(index: &mut Index, algorithm: Algorithm, number: usize) -> Result<(), R
 /// As many fingerprints as main has entries: each of something that came, was of no use and went.
 fn fill_ghost(index: &mut Index, algorithm: Algorithm, from: usize, many: usize) {
     for number in from..from + many {
-        index.insert(&digest(algorithm, number), 1 << 20, 0).unwrap();
-        let victim = index.victim(&mut |_| false).unwrap();
-        assert_eq!(victim.digest, digest(algorithm, number));
-        index.remove(&victim.digest).unwrap();
+        let digest = digest(algorithm, number);
+        if index.insert(&digest, 1 << 20, 0).unwrap() == Place::Small {
+            assert_eq!(index.victim(&mut |_| false).unwrap().digest, digest);
+        }
+        // One in some thousands has the fingerprint of another.
+        index.remove(&digest).unwrap();
     }
 }
 
@@ -50,22 +52,21 @@ fn an_entry_takes_at_most_128_bytes_with_table_and_ghost_and_all_are_read_again(
     let place = env::temp_dir().join(format!("gantry-cache-bytes-{}", std::process::id()));
     fs::create_dir(&place).unwrap();
     let disk = Fs::open(&place, Faults::none()).unwrap();
-    for algorithm in [Algorithm::Blake3, Algorithm::Sha256] {
-        let region = Region::new(HEAP);
-        let mut index = Index::new(1);
-        let mut number = 0;
-        // Right after a table has grown is the worst: three quarters of a power of two, and one.
-        for many in [MILLION / 10, 3 * (1 << 16) + 1, 3 * (1 << 18) + 1, MILLION, 3 * (1 << 19) + 1] {
-            while number < many {
-                adopt(&mut index, algorithm, number).unwrap();
-                number += 1;
-            }
-            fill_ghost(&mut index, algorithm, many << 32, many);
-            let each = heap(&region) as f64 / many as f64;
-            println!("{algorithm}: {each:.1} bytes for each of {many} entries, table and ghost included");
-            assert!(each <= BYTES_AN_ENTRY_MAX as f64);
+    let region = Region::new(HEAP);
+    let mut index = Index::new(1);
+    let mut number = 0;
+    // Right after a table has grown is the worst: three quarters of a power of two, and one.
+    for many in [MILLION / 10, 3 * (1 << 16) + 1, 3 * (1 << 18) + 1, MILLION, 3 * (1 << 19) + 1] {
+        while number < many {
+            adopt(&mut index, Algorithm::Sha256, number).unwrap();
+            number += 1;
         }
+        fill_ghost(&mut index, Algorithm::Sha256, many << 32, many);
+        let each = heap(&region) as f64 / many as f64;
+        println!("sha256: {each:.1} bytes for each of {many} entries, table and ghost included");
+        assert!(each <= BYTES_AN_ENTRY_MAX as f64);
     }
+    drop(index);
 
     let region = Region::new(HEAP);
     let Opened { mut log, mut index, loaded } = Log::open(&disk, 1 << 40).unwrap();

@@ -5,6 +5,7 @@
 //! for as long as one likes (`fuzz_targets/`). A target that is forgotten in
 //! one of these places fails a test.
 
+mod cache_index;
 mod chunk_range;
 mod chunked;
 mod conditional;
@@ -18,6 +19,7 @@ mod page;
 mod range;
 mod record;
 
+pub use cache_index::cache_index;
 pub use chunk_range::chunk_range;
 pub use chunked::chunked;
 pub use conditional::conditional;

@@ -86,7 +86,7 @@ fn check(record: &Record) {
 }
 
 /// CRC-32 as in IEEE 802.3, a bit at a time; little-endian.
-fn checksum(bytes: &[u8]) -> [u8; CRC_BYTES] {
+pub(super) fn checksum(bytes: &[u8]) -> [u8; CRC_BYTES] {
     let mut crc = u32::MAX;
     for byte in bytes {
         crc ^= u32::from(*byte);

@@ -72,6 +72,7 @@ macro_rules! replay {
 }
 
 replay! {
+    cache_index
     chunk_range
     chunked
     conditional
