@@ -82,12 +82,12 @@ pub(super) fn refuse_coded(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-/// A whole body of at most `most_bytes`, within `patience`.
+/// A whole body of at most `most_bytes`, within `patience`, and never more than `stall` without a piece of it.
 pub(super) async fn document(
     headers: &HeaderMap,
     mut body: Incoming,
     most_bytes: usize,
-    patience: Duration,
+    [patience, stall]: [Duration; 2],
 ) -> Result<Bytes, Failure> {
     const TOO_LARGE: Failure =
         Failure::Misbehaved { why: "the upstream's document is larger than any may be" };
@@ -100,9 +100,9 @@ pub(super) async fn document(
     let deadline = Instant::now() + patience;
     let mut whole = BytesMut::new();
     loop {
-        let Some(frame) = timeout_at(deadline, body.frame()).await.map_err(|_late| Failure::TimedOut)? else {
-            break;
-        };
+        let until = deadline.min(Instant::now() + stall);
+        let frame = timeout_at(until, body.frame()).await.map_err(|_late| Failure::TimedOut)?;
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| Failure::unreachable(format_args!("a body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > most_bytes {

@@ -112,7 +112,7 @@ impl Upstream {
         let own = base.authority.clone();
         let timeouts = settings.timeouts;
         let connector = connector(&settings, &own)?;
-        let transport = Transport::new(connector.clone(), timeouts.connect + timeouts.first_byte);
+        let transport = Transport::new(connector.clone(), timeouts.first_byte.max(timeouts.connect));
         let metrics = Arc::new(Metrics::default());
         let realms = patterns("realms", &settings.realms)?;
         let tokens =
@@ -358,7 +358,8 @@ impl Upstream {
             StatusCode::NOT_MODIFIED => Ok(Document::Unchanged),
             StatusCode::OK => {
                 let most = limits::DOCUMENT_BYTES;
-                let bytes = body::document(&head.headers, body, most, exchange.timeouts.document)
+                let patience = [exchange.timeouts.document, exchange.timeouts.stall];
+                let bytes = body::document(&head.headers, body, most, patience)
                     .await
                     .inspect_err(|failure| exchange.metrics.failed(failure))?;
                 Ok(Document::Here { headers: head.headers, bytes })

@@ -90,7 +90,7 @@ pub struct Proxy {
 pub struct Timeouts {
     /// Resolving, connecting, TLS.
     pub connect: Duration,
-    /// From the request to the head of the answer, on a connection that stands.
+    /// From the request to the head of the answer, connecting included; at least [`Timeouts::connect`].
     pub first_byte: Duration,
     /// Between two pieces of a body, while they are wanted.
     pub stall: Duration,

@@ -255,7 +255,7 @@ impl Tokens {
             }
             _ => return Err(Failure::Misbehaved { why: "the realm gives no tokens" }.into()),
         }
-        let document = body::document(&head.headers, body, limits::TOKEN_BYTES, self.patience).await?;
+        let document = body::document(&head.headers, body, limits::TOKEN_BYTES, [self.patience; 2]).await?;
         Ok(read_token(&document)?)
     }
 

@@ -15,3 +15,4 @@ mod preconditions;
 mod referrers;
 mod start_and_stop;
 mod tags;
+mod upstream;

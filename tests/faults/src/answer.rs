@@ -110,7 +110,8 @@ impl Answer {
             Fault::Truncated { at } => Answer { end: End::Close(*at), ..self },
             Fault::TruncatedAsAnnounced { at } => {
                 let (start, end) = self.span;
-                Answer { span: (start, end.min(start + at)), framing: Framing::Length(*at), ..self }
+                let end = end.min(start + at);
+                Answer { span: (start, end), framing: Framing::Length(end - start), ..self }
             }
             Fault::Slow { bytes_per_s } => Answer { bytes_per_s: Some((*bytes_per_s).max(1)), ..self },
             Fault::Chunked => Answer { framing: Framing::Chunked, ..self },

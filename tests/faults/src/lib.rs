@@ -44,7 +44,7 @@ use auth::Realm;
 use content::Content;
 use listener::Listener;
 use script::Script;
-use tls::Certificate;
+pub use tls::Certificate;
 
 /// A registry. It stops listening when it is dropped.
 pub struct Registry {

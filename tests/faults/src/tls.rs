@@ -9,13 +9,19 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 
-pub(crate) struct Certificate {
+/// A server's, and who signed it.
+pub struct Certificate {
     ca_pem: String,
     pub(crate) config: Arc<ServerConfig>,
 }
 
 impl Certificate {
     pub(crate) fn new() -> Certificate {
+        Certificate::speaking(&[])
+    }
+
+    /// For a server of the test's own that offers these protocols by ALPN.
+    pub fn speaking(protocols: &[&str]) -> Certificate {
         let mut authority = CertificateParams::new(Vec::new()).expect("no names are legal");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -25,16 +31,23 @@ impl Certificate {
         let params = CertificateParams::new(names).expect("legal names");
         let own = params.signed_by(&key, &issuer).expect("a certificate");
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("the provider has them")
             .with_no_client_auth()
             .with_single_cert(vec![own.der().clone()], key)
             .expect("they belong together");
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         Certificate { ca_pem: issuer.pem(), config: Arc::new(config) }
     }
 
-    pub(crate) fn ca_pem(&self) -> Vec<u8> {
+    /// Who signed it, in PEM.
+    pub fn ca_pem(&self) -> Vec<u8> {
         self.ca_pem.clone().into_bytes()
+    }
+
+    /// What a server needs.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
     }
 }
