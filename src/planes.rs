@@ -136,6 +136,7 @@ fn data_settings(config: &Config, data: &DataDirectory) -> dataplane::Settings {
         limits: config.limits.clone(),
         namespaces: Arc::default(),
         complete_percent: Vec::new(),
+        cache: dataplane::CacheSize::Percent(80),
     }
 }
 

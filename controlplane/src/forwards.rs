@@ -80,7 +80,7 @@ impl<M: Metadata> Forwards<M> {
         if let Some(mirror) = &self.mirror
             && let Some(place) = mirror.source(&repository).await?
         {
-            return mirror.within(mirror.tags(&place, repository, page, target, turn)).await;
+            return mirror.within(Box::pin(mirror.tags(&place, repository, page, target, turn))).await;
         }
         lists::tags(&*self.metadata, repository, page, target).await
     }
@@ -88,7 +88,8 @@ impl<M: Metadata> Forwards<M> {
     async fn referrers(&self, asked: Referrers, target: &str, turn: &mut Turn) -> Result<Reply, Problem> {
         if let Some(mirror) = &self.mirror
             && let Some(place) = mirror.source(&asked.repository).await?
-            && let Some(reply) = mirror.within(mirror.referrers(&place, &asked, target, turn)).await?
+            && let Some(reply) =
+                mirror.within(Box::pin(mirror.referrers(&place, &asked, target, turn))).await?
         {
             return Ok(reply);
         }

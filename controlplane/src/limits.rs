@@ -206,6 +206,8 @@ pub const TOKEN_SECONDS_MAX: f64 = 24.0 * 3600.0;
 
 const _: () = assert!(READERS >= 1 && READERS <= 4);
 const _: () = assert!(FORWARDS_AT_ONCE < QUESTIONS_AT_ONCE);
+const _: () =
+    assert!(WAITS_PER_UPSTREAM > QUESTIONS_AT_ONCE, "its test fills more than all places of the others");
 const _: () = assert!(CHANGES_WAITING >= QUESTIONS_AT_ONCE, "a question never finds the writer's queue full");
 const _: () = assert!(TOUCHES_A_BATCH <= TOUCHES_WAKE && TOUCHES_WAKE < TOUCHES);
 const _: () = assert!(WAL_KEEP_BYTES < WAL_CHECKPOINT_BYTES && WAL_RESERVED_BYTES < WAL_ALARM_BYTES);

@@ -65,7 +65,9 @@ async fn answer<M: Metadata>(questions: Questions<M>, ask: Ask, mut turn: Turn) 
         }
         Ask::Fetch { origin, digest, from, to, answer } => {
             let fetched = match mirror {
-                Some(mirror) => mirror.within(mirror.fetch(&origin, digest, (from, to), &mut turn)).await,
+                Some(mirror) => {
+                    mirror.within(Box::pin(mirror.fetch(&origin, digest, (from, to), &mut turn))).await
+                }
                 // Nobody has a link to an upstream.
                 None => Ok(None),
             };
@@ -158,7 +160,7 @@ impl<M: Metadata> Questions<M> {
         let Some(mirror) = &self.mirror else { return Ok(None) };
         match mirror.source(&repository).await? {
             None => Ok(None),
-            Some(place) => mirror.within(mirror.link(&place, digest, turn)).await,
+            Some(place) => mirror.within(Box::pin(mirror.link(&place, digest, turn))).await,
         }
     }
 
@@ -174,7 +176,7 @@ impl<M: Metadata> Questions<M> {
         let Some(mirror) = &self.mirror else { return Ok(None) };
         match mirror.source(&repository).await? {
             None => Ok(None),
-            Some(place) => mirror.within(mirror.manifest(&place, reference, turn)).await,
+            Some(place) => mirror.within(Box::pin(mirror.manifest(&place, reference, turn))).await,
         }
     }
 
@@ -190,7 +192,7 @@ impl<M: Metadata> Questions<M> {
         let Some(mirror) = &self.mirror else { return Ok(None) };
         match mirror.source(&repository).await? {
             None => Ok(None),
-            Some(place) => mirror.within(mirror.describe(&place, reference, turn)).await,
+            Some(place) => mirror.within(Box::pin(mirror.describe(&place, reference, turn))).await,
         }
     }
 

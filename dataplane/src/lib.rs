@@ -16,7 +16,7 @@ pub mod testing;
 
 pub use io::{Call, Faults};
 pub use running::{Failed, Joints, Running, Shared, StartError, start};
-pub use store::Cleared;
+pub use store::{CacheSize, Cleared};
 
 use std::{
     net::SocketAddr,
@@ -56,6 +56,8 @@ pub struct Settings {
     /// For each upstream, how many percent of a blob have to be here for it to be completed without a reader; `None`:
     /// it never is.
     pub complete_percent: Vec<Option<u8>>,
+    /// What the blobs of upstreams may take.
+    pub cache: CacheSize,
 }
 
 /// Whether an earlier process left the mark of a disk error in this data directory.

@@ -66,6 +66,8 @@ pub const SUSPECTS_MAX: usize = 4096;
 pub const SCRUB_PAGE: u32 = 64;
 /// Findings that the scrub names in the log; it counts all.
 pub const SCRUB_NAMED_MAX: usize = 8;
+/// Wishes for room that wait for the keeper; who wishes beside them is told that there is none.
+pub const EVICTIONS_WAITING_MAX: usize = 1024;
 /// Fills, running or not; beyond it one that nobody wants is forgotten, and if there is none it is 503.
 pub const FILLS_MAX: usize = 1024;
 /// What is held back of an answer until all bytes of its blob were verified; a blob up to this is verified before
@@ -163,6 +165,10 @@ pub const SCRUB_START_AFTER: Duration = Duration::from_secs(300);
 pub const FILL_CHUNK_BYTES: u64 = BUF_BYTES as u64;
 /// Room that a fill holds at a time, before it writes there; whole chunks.
 pub const FILL_ROOM_BYTES: u64 = 1 << 20;
+/// Hits of cached blobs that a core tells the cache at a time.
+pub const TOUCHES_A_BATCH: usize = 64;
+/// How often a fill asks for others to go, for one unit of room.
+pub const FILL_ROOM_TRIES_MAX: usize = 8;
 /// Chunks that the run of a fill is soon going to bring: nobody fetches them ahead of it.
 pub const FILL_NEAR_CHUNKS: u64 = 8;
 /// The most chunks that one extent asks for.

@@ -117,6 +117,8 @@ pub struct Joints {
 
 enum Message {
     Socket(std::os::fd::OwnedFd, SocketAddr),
+    /// The file of this digest has lost its name.
+    Forget(Digest),
     Drain,
     End,
 }
@@ -143,12 +145,13 @@ pub fn start(
         reserve_bytes_min: settings.reserve_bytes,
         upload_expiry: settings.limits.upload_expiry,
         blob_bytes_max: settings.limits.blob_bytes,
+        cache: settings.cache,
     };
     let store =
         store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
     let store = Arc::new(store);
     let fills = Arc::new(
-        Fills::open(&fs, &settings.namespaces, settings.complete_percent.clone())
+        Fills::open(&fs, &store, &settings.namespaces, settings.complete_percent.clone())
             .map_err(StartError::Data)?,
     );
     let pool = Pool::start(&fs).map_err(StartError::Thread)?;
@@ -180,6 +183,13 @@ pub fn start(
         threads.push(thread.map_err(StartError::Thread)?);
         mailboxes.push(mailbox);
     }
+    let forgetting = mailboxes.clone();
+    store.on_forget(move |digest| {
+        for mailbox in &forgetting {
+            // A core that has no time for it closes the file when it has opened some others.
+            let _ = mailbox.try_send(Message::Forget(*digest));
+        }
+    });
     let listen_error = |error| StartError::Listen(settings.listen, error);
     let listener = Listener::bind(settings.listen).map_err(listen_error)?;
     let address = listener.address().map_err(listen_error)?;
@@ -242,7 +252,7 @@ impl Running {
         for mailbox in &self.mailboxes {
             let message = match message {
                 Message::Drain => Message::Drain,
-                Message::End | Message::Socket(..) => Message::End,
+                Message::End | Message::Socket(..) | Message::Forget(_) => Message::End,
             };
             // A core that has ended needs no telling.
             let _ = mailbox.blocking_send(message);
@@ -357,6 +367,7 @@ async fn serve(core: std::rc::Rc<Core>, io: Io, mut inbox: mpsc::Receiver<Messag
                     core.counters.connection_closed();
                 }
             },
+            Message::Forget(digest) => core.forget(&digest),
             Message::Drain => core.drain(),
             Message::End => break,
         }
@@ -411,6 +422,16 @@ fn render_store(counters: &StoreCounters, out: &mut String) {
         ("data_fsyncs", "counter", "fdatasync calls on a blob.", &counters.data_syncs),
         ("volume_fsyncs", "counter", "syncfs calls on the volume.", &counters.volume_syncs),
         ("directory_fsyncs", "counter", "fsync calls on a directory.", &counters.directory_syncs),
+        ("evictions", "counter", "Blobs of upstreams that went for others.", &counters.evictions),
+        ("cached_blobs", "gauge", "Blobs of upstreams that are here.", &counters.cached_blobs),
+        ("cached_bytes", "gauge", "Bytes of blobs of upstreams.", &counters.cached_bytes),
+        (
+            "budget_used_bytes",
+            "gauge",
+            "What they take, fills and open files included.",
+            &counters.budget_used_bytes,
+        ),
+        ("budget_bytes", "gauge", "What they may take.", &counters.budget_bytes),
         ("rehashes", "counter", "Uploads that were read once more to hash them.", &counters.rehashes),
         ("lost_blobs", "gauge", "Blobs whose file the last scrub missed, whole.", &counters.lost_blobs),
         ("orphan_files", "gauge", "Files of no blob that the last scrub saw.", &counters.orphan_files),

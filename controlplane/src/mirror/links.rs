@@ -41,7 +41,7 @@ impl<M: Metadata> Mirror<M> {
             return absent.answer(place);
         }
         turn.wait_among(&site.waits)?;
-        self.links.join((place.repository, digest), self.ask_link(site, place, digest)).await
+        self.links.join((place.repository, digest), Box::pin(self.ask_link(site, place, digest))).await
     }
 
     async fn ask_link(&self, site: &Site, place: &Place, digest: Digest) -> Result<Option<Link>, Problem> {

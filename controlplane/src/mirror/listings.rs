@@ -63,8 +63,9 @@ impl<M: Metadata> Mirror<M> {
             return Ok(Seen::Away(problem));
         }
         turn.wait_among(&site.waits)?;
-        let flight =
-            self.lists.join((place.repository, key.clone()), self.ask_page(site, place, &list, query, &key));
+        let flight = self
+            .lists
+            .join((place.repository, key.clone()), Box::pin(self.ask_page(site, place, &list, query, &key)));
         match flight.await {
             Ok(Some(page)) => {
                 site.counts.list(Answered::Upstream);

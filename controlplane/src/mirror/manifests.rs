@@ -46,7 +46,7 @@ impl<M: Metadata> Mirror<M> {
             return absent.answer(place);
         }
         turn.wait_among(&site.waits)?;
-        self.manifests.join((place.repository, reference), self.ask(site, place, reference)).await
+        self.manifests.join((place.repository, reference), Box::pin(self.ask(site, place, reference))).await
     }
 
     /// As [`Mirror::manifest`], for who wants the head alone: of what is not here one HEAD is asked.
@@ -68,7 +68,7 @@ impl<M: Metadata> Mirror<M> {
         }
         turn.wait_among(&site.waits)?;
         let key = (place.repository, reference);
-        self.descriptions.join(key, self.ask_outline(site, place, reference)).await
+        self.descriptions.join(key, Box::pin(self.ask_outline(site, place, reference))).await
     }
 
     /// What can be answered without waiting for anybody.
@@ -140,7 +140,7 @@ impl<M: Metadata> Mirror<M> {
             // Whoever is told of a failure is the next to wait for an answer.
             let _compared = mirror
                 .manifests
-                .join((place.repository, reference), mirror.ask(site, &place, reference))
+                .join((place.repository, reference), Box::pin(mirror.ask(site, &place, reference)))
                 .await;
         });
     }
@@ -399,7 +399,7 @@ impl<M: Metadata> Mirror<M> {
             }
         }
         let key = (place.repository, reference);
-        let whole = self.manifests.join(key, self.ask(site, place, reference)).await?;
+        let whole = self.manifests.join(key, Box::pin(self.ask(site, place, reference))).await?;
         Ok(whole.map(Description::Whole))
     }
 }

@@ -137,7 +137,8 @@ async fn fill(
                     let why = "the upstream's blob has another length than its manifest says";
                     return Err(Problem::UpstreamMisbehaved { why });
                 }
-                let open = Rc::new(OpenBlob::new(files.data.clone(), digest, size_bytes, None));
+                let open = OpenBlob::new(files.data.clone(), digest, size_bytes, None);
+                let open = Rc::new(OpenBlob { lease: reader.lease(), ..open });
                 let came = if reader.is_ahead() { Came::Partial } else { Came::Fill };
                 return Ok(Filled::Blob(Blob { open, reader: Some(reader), came }));
             }

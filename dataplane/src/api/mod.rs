@@ -48,6 +48,7 @@ pub fn at_once(core: &Core, endpoint: &Endpoint, head: &Head<'_>) -> Option<Resp
             }
             if let Link::Upstream { origin, .. } = &link {
                 core.fills.hit(origin);
+                core.touched(digest);
             }
             blob::respond(core, digest, blob::Blob::known(blob, &link), &blob::Conditions::of_head(head))
         }

@@ -34,6 +34,7 @@ use crate::{
     limits::{
         BODIES_BYTES_PER_CORE, HEAD_KEPT_BYTES_MAX, HEADS_KEPT_PER_CORE, LINK_AGE_MAX, LINKS_PER_CORE,
         Limits, MANIFEST_CACHE_BYTES_PER_CORE, OPEN_FILES_PER_CORE, READ_SEND_BYTES_MAX, RECV_BYTES,
+        TOUCHES_A_BATCH,
     },
     metrics::CoreCounters,
     store::Store,
@@ -60,6 +61,7 @@ pub struct Core {
     links: RefCell<Generations<(RepositoryName, Digest), KnownLink>>,
     manifests: RefCell<Generations<(RepositoryName, Reference), KnownManifest>>,
     files: RefCell<Generations<Digest, Rc<OpenBlob>>>,
+    touched: RefCell<Vec<Digest>>,
     access: RefCell<AccessLog>,
     recv: RefCell<Box<[u8]>>,
     small: RefCell<Box<[u8]>>,
@@ -159,6 +161,7 @@ impl Core {
             links: RefCell::new(Generations::new(LINKS_PER_CORE)),
             manifests: RefCell::new(Generations::new(MANIFEST_CACHE_BYTES_PER_CORE)),
             files: RefCell::new(Generations::new(OPEN_FILES_PER_CORE)),
+            touched: RefCell::new(Vec::with_capacity(TOUCHES_A_BATCH)),
             access: RefCell::new(parts.access),
             recv: RefCell::new(vec![0; RECV_BYTES].into_boxed_slice()),
             small: RefCell::new(vec![0; HEAD_KEPT_BYTES_MAX + READ_SEND_BYTES_MAX].into_boxed_slice()),
@@ -295,8 +298,9 @@ impl Core {
         let names = self.store.names();
         let epoch = names.read(names.of_digest(digest));
         match self.store.open_blob(&self.io, digest).await {
-            Ok(Some((file, size_bytes))) => {
-                let blob = Rc::new(OpenBlob::new(file, digest, size_bytes, epoch));
+            Ok(Some((file, size_bytes, lease))) => {
+                let blob = OpenBlob { lease, ..OpenBlob::new(file, digest, size_bytes, epoch) };
+                let blob = Rc::new(blob);
                 if epoch.is_some() {
                     self.files.borrow_mut().insert(*digest, blob.clone(), 1);
                 }
@@ -329,6 +333,21 @@ impl Core {
             (fresh && self.epochs.holds(slot, known.epoch)).then(|| known.document.clone())
         });
         known.flatten()
+    }
+
+    /// The file of this digest has lost its name: it is not kept open for who may come.
+    pub fn forget(&self, digest: &Digest) {
+        self.files.borrow_mut().remove(digest);
+    }
+
+    /// A blob of an upstream was of use, and this core has it open: the cache is told some at a time.
+    pub fn touched(&self, digest: &Digest) {
+        let mut touched = self.touched.borrow_mut();
+        touched.push(*digest);
+        if touched.len() == touched.capacity() {
+            self.store.touch(&touched);
+            touched.clear();
+        }
     }
 
     /// The manifest that a tag or digest names.

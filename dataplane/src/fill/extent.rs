@@ -36,7 +36,7 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64) {
         Err(End::Spoilt) => fill.extent_failed(misbehaved("the upstream tells another length than before")),
         Err(End::Full) => {
             runner.fills.remove(&fill);
-            fill.forget(&runner.io);
+            fill.forget(&runner);
             fill.is_full(None);
         }
         Err(End::Here | End::Unwanted) => {}

@@ -15,9 +15,10 @@ use std::{collections::BTreeMap, fmt, io};
 
 use oci::{Algorithm, Digest};
 
+use super::room::Units;
 use crate::{
     io::{File, Fs},
-    limits::FILL_CHUNK_BYTES,
+    limits::{FILL_CHUNK_BYTES, FILL_ROOM_BYTES},
 };
 
 /// Where fills are, in the data directory.
@@ -81,6 +82,13 @@ const HEADER_BYTES: usize = 1 + 16 + 1 + 64 + 8 + 4;
 /// In the place of a length that nobody has told.
 const UNKNOWN_SIZE: u64 = u64::MAX;
 const RECORD_BYTES: usize = 16 + 8 + 4 + 4;
+
+impl Left {
+    /// The units of room that its chunks lie in.
+    pub(super) fn units(&self) -> Units {
+        self.chunks.keys().map(|chunk| chunk * FILL_CHUNK_BYTES / FILL_ROOM_BYTES).collect()
+    }
+}
 
 impl FillFiles {
     /// Makes the files of a new fill.

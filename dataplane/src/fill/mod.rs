@@ -45,8 +45,9 @@ use room::Units;
 use run::{End, Ingest};
 
 use crate::{
+    cache::Lease,
     io::{Fs, Io},
-    limits::FILLS_MAX,
+    limits::{FILL_ROOM_BYTES, FILLS_MAX},
     store::Store,
 };
 
@@ -70,6 +71,8 @@ pub struct Fill {
     /// What is there ahead of the frontier. A mutex, because readers on all cores look and claim; held for a look-up.
     ahead: Mutex<Ahead>,
     files: OnceCell<FillFiles>,
+    /// What it holds of the cache's budget. `None` before the first byte.
+    lease: OnceLock<Arc<Lease>>,
     /// What it holds of the volume. A mutex, because extents on all cores hold more; for a look-up.
     units: Mutex<Units>,
     size_bytes: OnceLock<u64>,
@@ -131,15 +134,21 @@ impl Fills {
     /// of `namespaces`. Blocks; for the start.
     pub fn open(
         fs: &Fs,
+        store: &Store,
         namespaces: &Namespaces,
         complete_percent: Vec<Option<u8>>,
     ) -> std::io::Result<Fills> {
         let mut table = HashMap::new();
         for left in files::left(fs)? {
-            if table.len() == FILLS_MAX {
-                FillFiles::remove(fs, left.files.id)?;
-            } else {
-                table.insert(left.digest, Arc::new(Fill::restored(left)));
+            let units = left.units();
+            let lease = store.new_lease().filter(|_| table.len() < FILLS_MAX);
+            let held_bytes = units.len() as u64 * FILL_ROOM_BYTES;
+            match lease.filter(|lease| lease.grow(held_bytes).is_ok()) {
+                Some(lease) => {
+                    store.filling(&left.digest, Some(left.size_bytes));
+                    table.insert(left.digest, Arc::new(Fill::restored(left, units, lease)));
+                }
+                None => FillFiles::remove(fs, left.files.id)?,
             }
         }
         let counters = |ns: &str| FillCounters { ns: ns.into(), ..FillCounters::default() };
@@ -183,7 +192,7 @@ impl Fills {
                 let idle = table.iter().find(|(_, fill)| fill.is_unwanted()).map(|(digest, _)| *digest);
                 let idle = idle.and_then(|digest| table.remove(&digest));
                 let Some(idle) = idle else { return Err(Problem::Overloaded { retry_after_s: 1 }) };
-                idle.forget(&runner.io);
+                idle.forget(&runner);
             }
             table.insert(*digest, Arc::new(Fill::new(*digest)));
         } else if let Some(counters) = counters {
@@ -191,6 +200,16 @@ impl Fills {
         }
         let fill = table.get(digest).ok_or(Problem::Internal)?;
         Ok(Reader::of(fill, runner))
+    }
+
+    /// Forgets one fill that nobody wants, for its room. Whether there was one.
+    fn forget_unwanted(&self, runner: &Runner) -> bool {
+        let unwanted = {
+            let mut table = self.table();
+            let found = table.iter().find(|(_, fill)| fill.is_unwanted()).map(|(digest, _)| *digest);
+            found.and_then(|digest| table.remove(&digest))
+        };
+        unwanted.inspect(|fill| fill.forget(runner)).is_some()
     }
 
     /// Takes a fill out of the table, unless another has its place.
@@ -215,6 +234,7 @@ impl Fill {
             idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
             ahead: Mutex::default(),
             files: OnceCell::new(),
+            lease: OnceLock::new(),
             units: Mutex::default(),
             size_bytes: OnceLock::new(),
             records: AtomicU64::new(0),
@@ -222,8 +242,10 @@ impl Fill {
         }
     }
 
-    fn restored(left: Left) -> Fill {
+    fn restored(left: Left, units: Units, lease: Arc<Lease>) -> Fill {
         Fill {
+            units: Mutex::new(units),
+            lease: OnceLock::from(lease),
             ahead: Mutex::new(Ahead::left(left.chunks)),
             files: OnceCell::new_with(Some(left.files)),
             size_bytes: OnceLock::from(left.size_bytes),
@@ -308,7 +330,9 @@ impl Fill {
     }
 
     /// Takes its files away. Whoever has them open reads on.
-    fn forget(&self, io: &Io) {
+    fn forget(&self, runner: &Runner) {
+        runner.store.filling(&self.digest, None);
+        let io = &runner.io;
         let Some(id) = self.files.get().map(|files| files.id) else { return };
         // What is not removed now is found by the next start.
         drop(io.fs(move |fs| FillFiles::remove(fs, id)));

@@ -1,11 +1,14 @@
-//! Room for what a fill writes: held before it is written, a unit at a time.
+//! Room for what a fill writes: held before it is written, a unit at a time, of the cache's budget and of the volume.
 //!
 //! Invariants: no byte is written outside of a unit that is held.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use super::{Fill, FillFiles, Runner, run::End};
-use crate::limits::FILL_ROOM_BYTES;
+use crate::{
+    cache::Lease,
+    limits::{FILL_ROOM_BYTES, FILL_ROOM_TRIES_MAX},
+};
 
 /// The units that a fill holds, by number.
 pub(super) type Units = BTreeSet<u64>;
@@ -16,7 +19,8 @@ pub(super) fn is_none(error: &io::Error) -> bool {
 }
 
 impl Fill {
-    /// Sees to it that the volume has room for a write at `at` that crosses no unit.
+    /// Sees to it that there is room for a write at `at` that crosses no unit: in the budget and on the volume. Others
+    /// go for it.
     ///
     /// Errors: [`End::Full`]: there is none, and nothing could be made.
     pub(super) async fn hold_room(&self, runner: &Runner, files: &FillFiles, at: u64) -> Result<(), End> {
@@ -27,17 +31,54 @@ impl Fill {
         let start = unit * FILL_ROOM_BYTES;
         let size_bytes = self.size_bytes.get().copied().unwrap_or(u64::MAX);
         let len = size_bytes.min(start + FILL_ROOM_BYTES) - start;
-        if runner.store.room_for(len).is_err() {
+        self.reserve(runner).await?;
+        for _ in 0..FILL_ROOM_TRIES_MAX {
+            if runner.store.make_room_for(len).await.is_err() {
+                break;
+            }
+            let data = files.data.clone();
+            match runner.io.fs(move |fs| fs.allocate(&data, start, len)).await {
+                Ok(_or_the_file_system_can_not) => {
+                    self.units().insert(unit);
+                    return Ok(());
+                }
+                Err(error) if is_none(&error) => {
+                    if !runner.store.evict_bytes(len).await {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(End::Full)
+    }
+
+    /// One unit more of the budget.
+    async fn reserve(&self, runner: &Runner) -> Result<(), End> {
+        if self.size_bytes.get().is_some_and(|size_bytes| *size_bytes > runner.store.cache_bytes_max()) {
             return Err(End::Full);
         }
-        let data = files.data.clone();
-        match runner.io.fs(move |fs| fs.allocate(&data, start, len)).await {
-            Ok(_or_the_file_system_can_not) => {
-                self.units().insert(unit);
-                Ok(())
+        let lease = self.lease(runner)?;
+        for _ in 0..FILL_ROOM_TRIES_MAX {
+            let held_bytes = (self.units().len() as u64 + 1) * FILL_ROOM_BYTES;
+            let Err(no_room) = lease.grow(held_bytes) else { return Ok(()) };
+            if !runner.fills.forget_unwanted(runner) && !runner.store.evict_bytes(no_room.lacking_bytes).await
+            {
+                break;
             }
-            Err(error) if is_none(&error) => Err(End::Full),
-            Err(error) => Err(error.into()),
         }
+        Err(End::Full)
+    }
+
+    /// What its bytes are counted by.
+    pub(super) fn lease(&self, runner: &Runner) -> Result<Arc<Lease>, End> {
+        if let Some(lease) = self.lease.get() {
+            return Ok(lease.clone());
+        }
+        if let Some(size_bytes) = self.size_bytes.get() {
+            runner.store.filling(&self.digest, Some(*size_bytes));
+        }
+        let lease = runner.store.new_lease().ok_or(End::Full)?;
+        Ok(self.lease.get_or_init(|| lease).clone())
     }
 }

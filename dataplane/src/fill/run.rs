@@ -124,12 +124,12 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, ingest: Box<Ingest>) {
             Err(End::Full) => {
                 tracing::warn!(digest = %fill.digest, "no room for a blob of an upstream: it is passed through");
                 runner.fills.remove(&fill);
-                fill.forget(&runner.io);
+                fill.forget(&runner);
                 fill.is_full(Some(taken));
             }
             Err(End::Here) => {
                 runner.fills.remove(&fill);
-                fill.forget(&runner.io);
+                fill.forget(&runner);
                 fill.publish(State::Here, 0);
             }
         }
@@ -341,20 +341,33 @@ async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounter
     }
     // One of no bytes has none yet.
     let Ok(files) = fill.open_files(runner).await else { return lose(runner, fill, Problem::Internal) };
+    let Ok(lease) = fill.lease(runner) else { return lose(runner, fill, Problem::DiskFull) };
     fill.publish(State::Verified, tail.offset);
-    let filled = Filled { digest: fill.digest, size_bytes: tail.offset, files };
+    if fill.size_bytes.get().is_none_or(|size_bytes| *size_bytes > 0) {
+        trim(runner, &files, tail.offset).await;
+    }
+    lease.shrink(tail.offset);
+    let filled = Filled { digest: fill.digest, size_bytes: tail.offset, files, lease };
     if let Err(problem) = runner.store.keep(&runner.io, filled).await {
         tracing::warn!(digest = %fill.digest, why = problem.message(), "a filled blob was not kept");
     }
     // With its name it is found without the fill; without it, it is a miss.
     runner.fills.remove(fill);
-    fill.forget(&runner.io);
+    fill.forget(runner);
+}
+
+/// Gives back what was held behind the end of a blob whose length nobody had told.
+async fn trim(runner: &Runner, files: &FillFiles, size_bytes: u64) {
+    let data = files.data.clone();
+    if let Err(error) = runner.io.fs(move |fs| fs.trim(&data, size_bytes)).await {
+        tracing::warn!(%error, "what was held behind a fill is held until its blob goes");
+    }
 }
 
 /// Nothing of it is used again. What was put together from several answers is fetched once more, in one.
 fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_mixed: bool) {
     runner.fills.remove(fill);
-    fill.forget(&runner.io);
+    fill.forget(runner);
     if is_mixed {
         count(counters, |counters| &counters.resumes);
         fill.publish(State::Again, 0);
@@ -366,7 +379,7 @@ fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_
 /// It can't be had, and nothing of it is any good.
 fn lose(runner: &Runner, fill: &Arc<Fill>, problem: Problem) {
     runner.fills.remove(fill);
-    fill.forget(&runner.io);
+    fill.forget(runner);
     fill.give_up(problem);
 }
 

@@ -24,11 +24,12 @@ use super::{
     upload_data,
 };
 use crate::{
+    cache::{Lease, Log, Unwritten},
     fill::FillFiles,
     io::{File, Instant, unix_time},
     limits::{
-        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, FILLED_WAIT_TIME, SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN,
-        SYNCFS_REST, SYNCS_AT_ONCE,
+        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, EVICTIONS_WAITING_MAX, FILLED_WAIT_TIME, SYNCFS_AVERAGE_MAX,
+        SYNCFS_MEMBERS_MIN, SYNCFS_REST, SYNCS_AT_ONCE,
     },
 };
 
@@ -48,6 +49,8 @@ pub struct Filled {
     pub size_bytes: u64,
     /// Where they are.
     pub files: FillFiles,
+    /// What they take, exactly.
+    pub lease: Arc<Lease>,
 }
 
 /// One that waits for its name, and who waits for that.
@@ -92,20 +95,26 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     control: Control,
     syncfs: Option<Syncfs>,
+    /// Of the cache's index. `None`: the store had none to give.
+    log: Option<Log>,
 }
 
 impl Keeper {
-    pub(super) fn new(shared: Arc<Shared>, control: Control) -> Keeper {
+    pub(super) fn new(shared: Arc<Shared>, control: Control, log: Option<Log>) -> Keeper {
         let knows =
             matches!(shared.filesystem, "ext4" | "xfs" | "btrfs") && crate::io::Fs::sync_volume_reports();
         // Whatever was acknowledged before this process was good, or there would be a mark.
         shared.writes.known_good(unix_time());
-        Keeper { shared, control, syncfs: knows.then(Syncfs::default) }
+        Keeper { shared, control, syncfs: knows.then(Syncfs::default), log }
     }
 
     /// Commits what waits, in batches, until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        while let Some((waiting, unnamed)) = self.shared.queue.next() {
+        while let Some(Work { members: waiting, unnamed, evictions }) = self.shared.queue.next() {
+            for Eviction { wanted_bytes, answer } in evictions {
+                // Who asked and is gone finds the room when it comes back.
+                let _ = answer.send(self.shared.evict(&self.control, wanted_bytes));
+            }
             let named = self.name_filled(unnamed);
             let mut batch = self.look_up(waiting);
             let directories = named.iter().map(|(unnamed, _)| unnamed.filled.digest.algorithm()).collect();
@@ -117,6 +126,20 @@ impl Keeper {
                 }
                 Err(lost) => self.give_up(batch, lost),
             }
+            let unwritten = self.log.as_ref().map(|log| self.shared.cached.unwritten(log));
+            self.write_index(unwritten);
+        }
+        // With the order and the uses, which no journal has.
+        let last = self.shared.cached.last_words();
+        self.write_index(Some(last));
+    }
+
+    /// What the index has lost is found again by the scrub, so no error of it is anybody's.
+    fn write_index(&mut self, unwritten: Option<Unwritten>) {
+        if let (Some(log), Some(unwritten)) = (&mut self.log, unwritten)
+            && let Err(error) = log.write(unwritten)
+        {
+            tracing::warn!(%error, "the cache's index was not written; it is tried again");
         }
     }
 
@@ -138,6 +161,7 @@ impl Keeper {
         let (ours, path) = (filled.files.id.data(), blob_path(&filled.digest));
         if fs.link(&ours, &path)? {
             suspects.clear(&filled.digest);
+            self.shared.cached.named(&filled.digest, filled.size_bytes, &filled.lease);
         } else if suspects.has(&filled.digest) {
             let names = &self.shared.names;
             names.revoking(&mut vec![names.of_digest(&filled.digest)], || fs.rename(&ours, &path))?;
@@ -342,6 +366,7 @@ impl Keeper {
                 // Its file may be a blob now, so it can't go on as a session.
                 Ok(()) | Err(_) => {
                     if result.is_ok() {
+                        self.shared.cached.became_home(&member.digest);
                         counters.members.fetch_add(1, Ordering::Relaxed);
                         self.shared.fs.acknowledging(&member.digest);
                     }
@@ -433,6 +458,20 @@ fn moving(average: Duration, next: Duration) -> Duration {
     (average * 7 + next) / 8
 }
 
+/// Somebody lacks so many bytes.
+struct Eviction {
+    wanted_bytes: u64,
+    /// Told how many came back at once.
+    answer: oneshot::Sender<u64>,
+}
+
+/// All there is to do.
+struct Work {
+    members: Vec<Member>,
+    unnamed: Vec<Unnamed>,
+    evictions: Vec<Eviction>,
+}
+
 /// Commits that wait. A mutex and a condition, because the keeper is a thread that blocks.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -444,6 +483,7 @@ pub(super) struct Queue {
 struct Waiting {
     members: VecDeque<Member>,
     unnamed: VecDeque<Unnamed>,
+    evictions: Vec<Eviction>,
     closed: bool,
 }
 
@@ -479,15 +519,33 @@ impl Queue {
         Ok(())
     }
 
+    /// Enqueues a wish for room.
+    ///
+    /// Errors: [`Problem::Overloaded`]: the queue is full or closed.
+    pub(super) fn push_eviction(
+        &self,
+        wanted_bytes: u64,
+        answer: oneshot::Sender<u64>,
+    ) -> Result<(), Problem> {
+        let mut waiting = self.waiting();
+        if waiting.closed || waiting.evictions.len() == EVICTIONS_WAITING_MAX {
+            return Err(super::OVERLOADED);
+        }
+        waiting.evictions.push(Eviction { wanted_bytes, answer });
+        drop(waiting);
+        self.work.notify_one();
+        Ok(())
+    }
+
     pub(super) fn close(&self) {
         self.waiting().closed = true;
         self.work.notify_all();
     }
 
     /// What waits, up to a batch, and with it all that was filled; waits for something. `None`: closed and empty.
-    fn next(&self) -> Option<(Vec<Member>, Vec<Unnamed>)> {
+    fn next(&self) -> Option<Work> {
         let mut waiting = self.waiting();
-        while waiting.members.is_empty() {
+        while waiting.members.is_empty() && waiting.evictions.is_empty() {
             let oldest = waiting.unnamed.front().map(|unnamed| Instant::now().since(unnamed.since));
             waiting = match oldest {
                 Some(age) if waiting.closed || age >= FILLED_WAIT_TIME => break,
@@ -500,8 +558,11 @@ impl Queue {
             };
         }
         let count = waiting.members.len().min(BATCH_MEMBERS_MAX);
-        let unnamed = waiting.unnamed.drain(..).collect();
-        Some((waiting.members.drain(..count).collect(), unnamed))
+        Some(Work {
+            members: waiting.members.drain(..count).collect(),
+            unnamed: waiting.unnamed.drain(..).collect(),
+            evictions: std::mem::take(&mut waiting.evictions),
+        })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -512,6 +573,16 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wishes_for_room_are_bounded() {
+        let queue = Queue::default();
+        let wish = || queue.push_eviction(1, oneshot::channel().0);
+        assert!((0..EVICTIONS_WAITING_MAX).all(|_| wish().is_ok()));
+        assert_eq!(wish(), Err(crate::store::OVERLOADED));
+        assert_eq!(queue.next().map(|work| work.evictions.len()), Some(EVICTIONS_WAITING_MAX));
+        assert!(wish().is_ok());
+    }
 
     #[test]
     fn syncfs_rests_when_it_is_slow_on_average_and_one_quick_call_brings_it_back() {

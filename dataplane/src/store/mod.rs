@@ -14,6 +14,7 @@
 //! Invariants: nothing outside this module derives a location from a digest. A name under `blobs/` never
 //! precedes the sync of its bytes. Who has taken a session out of the table is the only one to write it.
 
+mod cached;
 mod doctor;
 mod keeper;
 mod record;
@@ -28,7 +29,7 @@ mod upload;
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -40,16 +41,19 @@ use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
 use tokio::sync::oneshot;
 
 use crate::{
+    cache::{Lease, Log},
     io::{File, Fs, Instant, Io, spawn_named, unix_time},
     limits::EXPIRED_A_JOB,
 };
 
+pub use cached::CacheSize;
 pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
 pub use keeper::Filled;
 pub use record::{Record, Step, Told, read as read_records};
 pub use start::open;
 pub use upload::Upload;
 
+use cached::Cached;
 use keeper::{Keeper, Queue};
 use sessions::{Files, Open, Sessions, remove_upload};
 use suspects::Suspects;
@@ -63,11 +67,15 @@ pub struct StoreSettings {
     pub upload_expiry: Duration,
     /// Length of a blob in bytes; more is 413.
     pub blob_bytes_max: u64,
+    /// What the blobs of upstreams may take.
+    pub cache: CacheSize,
 }
 
 /// The blobs and the upload sessions of one data directory. All cores share it.
 pub struct Store {
     shared: Arc<Shared>,
+    /// The keeper's, once there is one.
+    log: Mutex<Option<Log>>,
 }
 
 /// What the cores, the keeper and jobs on the pool share.
@@ -81,6 +89,7 @@ struct Shared {
     /// Bytes that running uploads were told there is room for, and that the volume still counts as free.
     promised_bytes: AtomicU64,
     names: Epochs,
+    cached: Cached,
     suspects: Suspects,
     queue: Queue,
     counters: StoreCounters,
@@ -99,6 +108,16 @@ pub struct StoreCounters {
     pub volume_syncs: AtomicU64,
     /// fsync of a directory.
     pub directory_syncs: AtomicU64,
+    /// Blobs of upstreams that went for others.
+    pub evictions: AtomicU64,
+    /// Blobs of upstreams that are here.
+    pub cached_blobs: AtomicU64,
+    /// Their bytes.
+    pub cached_bytes: AtomicU64,
+    /// Bytes of the cache's budget that are reserved, or still open.
+    pub budget_used_bytes: AtomicU64,
+    /// All of that budget, in bytes.
+    pub budget_bytes: AtomicU64,
     /// Uploads whose file was read once more to hash it.
     pub rehashes: AtomicU64,
     /// Sessions that are open now.
@@ -119,7 +138,8 @@ impl Store {
         control: Control,
         alarm: impl Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
-        let keeper = Keeper::new(self.shared.clone(), control);
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let keeper = Keeper::new(self.shared.clone(), control, log);
         spawn_named("keeper".to_owned(), move || {
             let _alarm = alarm;
             keeper.run();
@@ -148,17 +168,77 @@ impl Store {
         self.shared.suspects.has(digest)
     }
 
-    /// The blob's file and its length in bytes. `None`: no file of that name.
-    pub async fn open_blob(&self, io: &Io, digest: &Digest) -> io::Result<Option<(File, u64)>> {
+    /// The blob's file and its length in bytes, and what is to be kept as long as the file. `None`: no file of that name.
+    pub async fn open_blob(
+        &self,
+        io: &Io,
+        digest: &Digest,
+    ) -> io::Result<Option<(File, u64, Option<Arc<Lease>>)>> {
         let path = blob_path(digest);
-        io.fs(move |fs| match fs.open_file(&path)? {
+        // Before the file: then its bytes count for as long as it is open.
+        let lease = self.shared.cached.lease(digest);
+        let opened = io.fs(move |fs| match fs.open_file(&path)? {
             Some(file) => {
                 let len = file.stat()?.len;
                 Ok(Some((file, len)))
             }
             None => Ok(None),
-        })
-        .await
+        });
+        match opened.await? {
+            Some((file, len)) => Ok(Some((file, len, lease))),
+            None => {
+                self.shared.cached.missing(digest);
+                Ok(None)
+            }
+        }
+    }
+
+    /// These blobs of upstreams were of use to somebody, each once.
+    pub fn touch(&self, digests: &[Digest]) {
+        self.shared.cached.touch(digests);
+    }
+
+    /// Whoever is told is to close the file of a digest that has lost its name. To be called once, at the start.
+    pub fn on_forget(&self, forget: impl Fn(&Digest) + Send + Sync + 'static) {
+        self.shared.cached.on_forget(Box::new(forget));
+    }
+
+    /// Room for a fill, of which nothing is reserved yet. `None`: the budget is exceeded.
+    pub fn new_lease(&self) -> Option<Arc<Lease>> {
+        self.shared.cached.new_lease().ok()
+    }
+
+    /// A fill of a blob of this length has begun (or what is known of it has changed); `None`: it is over.
+    pub fn filling(&self, digest: &Digest, size_bytes: Option<u64>) {
+        self.shared.cached.filling(digest, size_bytes);
+    }
+
+    /// Has blobs of upstreams go until so many bytes have come back, or nothing may go any more. Whether any came back.
+    pub async fn evict_bytes(&self, wanted_bytes: u64) -> bool {
+        self.evict(wanted_bytes).await > 0
+    }
+
+    /// The budget of the blobs of upstreams, in bytes.
+    pub fn cache_bytes_max(&self) -> u64 {
+        self.shared.cached.budget().max_bytes()
+    }
+
+    /// [`Store::room_for`], after blobs of upstreams have gone if need be.
+    ///
+    /// Errors: as [`Store::room_for`].
+    pub async fn make_room_for(&self, more_bytes: u64) -> Result<(), Problem> {
+        match self.room_for(more_bytes) {
+            Err(Problem::DiskFull) if self.evict(more_bytes).await > 0 => self.room_for(more_bytes),
+            room => room,
+        }
+    }
+
+    async fn evict(&self, wanted_bytes: u64) -> u64 {
+        let (answer, reply) = oneshot::channel();
+        match self.shared.queue.push_eviction(wanted_bytes, answer) {
+            Ok(()) => reply.await.unwrap_or(0),
+            Err(_full_or_closed) => 0,
+        }
     }
 
     /// Whether there is a file of the blob's name.
@@ -223,9 +303,15 @@ impl Store {
 
     /// What was done so far. The number of open sessions is that of this call.
     pub fn counters(&self) -> &StoreCounters {
-        let open = self.shared.sessions.count() as u64;
-        self.shared.counters.sessions_open.store(open, Ordering::Relaxed);
-        &self.shared.counters
+        let (counters, cached) = (&self.shared.counters, &self.shared.cached);
+        let tell = |gauge: &AtomicU64, value: u64| gauge.store(value, Ordering::Relaxed);
+        tell(&counters.sessions_open, self.shared.sessions.count() as u64);
+        let (entries, bytes) = cached.entries();
+        tell(&counters.cached_blobs, entries);
+        tell(&counters.cached_bytes, bytes);
+        tell(&counters.budget_used_bytes, cached.budget().used_bytes());
+        tell(&counters.budget_bytes, cached.budget().max_bytes());
+        counters
     }
 
     /// Opens a session; its bytes will be hashed with `algorithm` as they arrive. (end-4a)
@@ -301,8 +387,13 @@ impl Store {
         self.shared.remove(io, vec![*open]).await.map_err(|error| problem_of(&error))
     }
 
-    /// Removes sessions that made no progress for too long. To be called once a minute, by one core.
+    /// Removes sessions that made no progress for too long, and measures the volume. To be called once a minute, by one
+    /// core.
     pub async fn expire(&self, io: &Io) {
+        let shared = self.shared.clone();
+        if let Err(error) = io.fs(move |fs| shared.cached.measure(fs)).await {
+            tracing::warn!(%error, "the volume can't be measured; the cache's budget stays");
+        }
         if self.shared.allowed().is_err() {
             // After a disk error nothing is unlinked.
             return;

@@ -140,7 +140,11 @@ impl Scrub<'_> {
         if rows.len() != blobs.len() {
             return Err(Problem::Internal);
         }
-        unrecorded.extend(blobs.into_iter().zip(rows).filter(|(_, row)| row.is_none()).map(|(name, _)| name));
+        let nobodys = |(name, row): (String, Option<u64>)| {
+            let is_cached = digest(&name).is_some_and(|digest| self.shared.cached.knows(&digest));
+            (row.is_none() && !is_cached).then_some(name)
+        };
+        unrecorded.extend(blobs.into_iter().zip(rows).filter_map(nobodys));
         Ok(unrecorded.into_iter().map(|name| format!("{}/{name}", blob_directory(algorithm))).collect())
     }
 

@@ -2,13 +2,18 @@
 //!
 //! Invariants: lists only `uploads/`, whose size is bounded by the sessions that were open, and never `blobs/`.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use control::{Epochs, Refusal, Writes};
 use oci::{Algorithm, Digest, Hasher, Problem, UploadId};
 
 use super::{
     Shared, Store, StoreCounters, StoreSettings, UPLOADS, blob_directory, blob_path,
+    cached::Cached,
     doctor::disk_error_marked,
     keeper::Queue,
     record::{self, Record, Step, Told},
@@ -58,6 +63,7 @@ pub fn open(
         }
     }
     reconcile(&fs, linked, home)?;
+    let (cached, log) = Cached::open(&fs, settings.cache)?;
     let shared = Shared {
         filesystem: fs.filesystem()?,
         fs,
@@ -67,11 +73,12 @@ pub fn open(
         sessions,
         promised_bytes: 0.into(),
         names: Epochs::new(EPOCH_SLOTS),
+        cached,
         suspects: Suspects::default(),
         queue: Queue::default(),
         counters: StoreCounters::default(),
     };
-    Ok(Store { shared: Arc::new(shared) })
+    Ok(Store { shared: Arc::new(shared), log: Mutex::new(Some(log)) })
 }
 
 fn make_directories(fs: &Fs) -> io::Result<()> {

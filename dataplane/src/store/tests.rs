@@ -21,7 +21,12 @@ where
     fs::create_dir(&place).unwrap();
     let disk = Fs::open(&place, Faults::none()).unwrap();
     let expiry = Duration::from_secs(3600);
-    let settings = StoreSettings { reserve_bytes_min: 1, upload_expiry: expiry, blob_bytes_max: 1 << 20 };
+    let settings = StoreSettings {
+        reserve_bytes_min: 1,
+        upload_expiry: expiry,
+        blob_bytes_max: 1 << 20,
+        cache: crate::CacheSize::Percent(80),
+    };
     let writes = Arc::new(Writes::allowed(Box::new(|_, _| {})));
     let store = open(disk.clone(), settings, writes, &mut |_| Ok(Vec::new())).unwrap();
     for number in 0..sessions {

@@ -43,7 +43,7 @@ pub struct Played {
 
 pub type Fetches = Arc<Mutex<Vec<(u64, Option<u64>)>>>;
 
-fn origin() -> Origin {
+pub fn origin() -> Origin {
     Origin { upstream: 0, repository: RepositoryName::parse("library/thing").unwrap() }
 }
 

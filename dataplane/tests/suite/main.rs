@@ -2,6 +2,7 @@
 //! when a test says so. Each module proves one behaviour, on both legs where a core takes part.
 
 mod bounded;
+mod budget;
 mod extents;
 mod fills;
 mod full;

@@ -12,7 +12,7 @@ use std::{
 
 use control::{Ask, Control, Epochs, Forward, Lane, Lanes, Writes};
 use dataplane::{
-    IoChoice, Joints, Running, Settings,
+    CacheSize, IoChoice, Joints, Running, Settings,
     limits::{EPOCH_SLOTS, FORWARDS_MAX, Limits, QUESTIONS_MAX},
     testing::{Driver, Faults},
 };
@@ -42,14 +42,19 @@ impl Plane {
         Plane::over(Arc::new(Place::new()), leg, access_log, limits)
     }
 
+    /// With a cache of so many bytes.
+    pub fn caching(place: Arc<Place>, leg: Driver, cache_bytes: u64) -> Plane {
+        Plane::make(place, leg, false, Limits::default(), None, CacheSize::Bytes(cache_bytes))
+    }
+
     /// With this much of a blob of its upstream completed without a reader.
     pub fn completing(leg: Driver, percent: Option<u8>) -> Plane {
-        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent)
+        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent, CacheSize::Percent(80))
     }
 
     /// A process that finds what an earlier one left in `place`.
     pub fn over(place: Arc<Place>, leg: Driver, access_log: bool, limits: Limits) -> Plane {
-        Plane::make(place, leg, access_log, limits, None)
+        Plane::make(place, leg, access_log, limits, None, CacheSize::Percent(80))
     }
 
     fn make(
@@ -58,6 +63,7 @@ impl Plane {
         access_log: bool,
         limits: Limits,
         complete_percent: Option<u8>,
+        cache: CacheSize,
     ) -> Plane {
         let faults = Faults::recording();
         let (control, Lanes { questions, forwards }) = Control::lanes(QUESTIONS_MAX, FORWARDS_MAX);
@@ -74,6 +80,7 @@ impl Plane {
             limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..limits },
             namespaces: Arc::new(one_upstream()),
             complete_percent: vec![complete_percent],
+            cache,
         };
         let joints = Joints {
             control: control.clone(),

@@ -113,7 +113,16 @@ impl Rig {
     /// A process that finds what an earlier one left in `place`.
     pub fn over(place: Arc<Place>, metadata: Shared, upload_expiry: Duration) -> Rig {
         let blob_bytes_max = 64 * 1024 * 1024;
-        Rig::set(place, metadata, StoreSettings { reserve_bytes_min: 1 << 20, upload_expiry, blob_bytes_max })
+        Rig::set(
+            place,
+            metadata,
+            StoreSettings {
+                reserve_bytes_min: 1 << 20,
+                upload_expiry,
+                blob_bytes_max,
+                cache: dataplane::CacheSize::Percent(80),
+            },
+        )
     }
 
     pub fn set(place: Arc<Place>, metadata: Shared, settings: StoreSettings) -> Rig {

@@ -155,7 +155,7 @@ fn a_wrong_digest_leaves_the_session_as_it_was() {
             assert_eq!(store.offset(&repository(), &id), Ok(3));
             assert!(store.open_blob(&io, &wrong).await.unwrap().is_none());
             finish(&io, &store, &faults, &id, sha256(b"abc")).await.unwrap();
-            let (_file, len) = store.open_blob(&io, &sha256(b"abc")).await.unwrap().unwrap();
+            let (_file, len, _not_cached) = store.open_blob(&io, &sha256(b"abc")).await.unwrap().unwrap();
             assert_eq!(len, 3);
         });
         assert_eq!(rig.store.counters().rehashes.load(Ordering::Relaxed), 0);
@@ -231,6 +231,7 @@ fn what_is_promised_to_one_is_not_promised_to_another() {
         reserve_bytes_min: 1,
         upload_expiry: Duration::from_secs(3600),
         blob_bytes_max: u64::MAX / 4,
+        cache: dataplane::CacheSize::Percent(80),
     };
     let rig = Rig::set(Arc::new(Place::new()), Shared::default(), settings);
     let disk = rig.store.disk();

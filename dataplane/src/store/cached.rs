@@ -1,0 +1,232 @@
+//! Blobs of upstreams: which of them are here, what they may take of the volume, and which goes for another.
+//!
+//! A digest is in one of five states, of which two parts of the store know: *home* is a row of the metadata; *filling* is
+//! an entry of the table of fills; *cached* and *evicting* are places in the index here; *absent* is none of these. One
+//! thread changes the names under `blobs/`, so a commit never meets an eviction half way: it finds the name, and the blob
+//! becomes home with its row, or it does not, and links its own file.
+//!
+//! Invariants: only what is cached is evicted, and only after the metadata has said that it is not home. Bytes count until
+//! the file has neither a name nor an open descriptor.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use control::Control;
+use oci::{Digest, Problem};
+
+use super::{Shared, blob_path};
+use crate::{
+    cache::{Budget, Index, Lease, Leases, Log, NoRoom, Place, Unwritten},
+    io::{Fs, unix_time},
+};
+
+/// What the blobs of upstreams may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheSize {
+    /// So many bytes.
+    Bytes(u64),
+    /// So much of the volume in percent, less what is on it already that is no such blob.
+    Percent(u8),
+}
+
+/// Told of a digest whose open file is to be closed.
+type Forget = Box<dyn Fn(&Digest) + Send + Sync>;
+
+/// The books of the cache. A mutex, because every core opens cached blobs; it is held for a look-up, and never for a hit
+/// on a file that a core has open.
+pub(super) struct Cached {
+    books: Mutex<Books>,
+    budget: Arc<Budget>,
+    size: CacheSize,
+    forget: OnceLock<Forget>,
+}
+
+struct Books {
+    index: Index,
+    leases: Leases,
+}
+
+impl Cached {
+    /// Reads the index. Blocks; for the start.
+    pub(super) fn open(fs: &Fs, size: CacheSize) -> io::Result<(Cached, Log)> {
+        let opened = Log::open(fs, 0)?;
+        let budget = Budget::new(0);
+        budget.charge(opened.index.policy().cached_bytes());
+        let books = Books { index: opened.index, leases: Leases::new(budget.clone()) };
+        let cached = Cached { books: Mutex::new(books), budget, size, forget: OnceLock::new() };
+        cached.measure(fs)?;
+        Ok((cached, opened.log))
+    }
+
+    /// Brings the budget up to what the volume has now.
+    pub(super) fn measure(&self, fs: &Fs) -> io::Result<()> {
+        let max_bytes = match self.size {
+            CacheSize::Bytes(bytes) => bytes,
+            CacheSize::Percent(percent) => {
+                let space = fs.space()?;
+                let others = (space.total_bytes - space.free_bytes).saturating_sub(self.budget.used_bytes());
+                (space.total_bytes / 100 * u64::from(percent)).saturating_sub(others)
+            }
+        };
+        self.budget.set_max_bytes(max_bytes);
+        self.books().index.set_max_bytes(max_bytes);
+        Ok(())
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Who is to be told of a digest that loses its name.
+    pub(super) fn on_forget(&self, forget: Forget) {
+        // There is one, from the start on.
+        let _ = self.forget.set(forget);
+    }
+
+    /// A cached blob is about to be opened: what keeps its bytes counted while it is. `None`: it is not cached, so
+    /// nobody counts it.
+    pub(super) fn lease(&self, digest: &Digest) -> Option<Arc<Lease>> {
+        let mut books = self.books();
+        let item = books.index.get(digest).filter(|item| item.place != Place::Filling)?;
+        books.index.touch(digest);
+        Some(books.leases.open(digest, item.size_bytes))
+    }
+
+    /// These were of use to somebody, each once.
+    pub(super) fn touch(&self, digests: &[Digest]) {
+        let mut books = self.books();
+        for digest in digests {
+            // One that is not here any more is of no use.
+            let _ = books.index.touch(digest);
+        }
+    }
+
+    /// What was filled has its name now.
+    pub(super) fn named(&self, digest: &Digest, size_bytes: u64, lease: &Arc<Lease>) {
+        let mut books = self.books();
+        let now_unix = u32::try_from(unix_time()).unwrap_or(u32::MAX);
+        if books.index.insert(digest, size_bytes, now_unix).is_ok() {
+            books.leases.linked(digest, lease);
+        }
+    }
+
+    /// A fill takes part in what goes first, or does no longer.
+    pub(super) fn filling(&self, digest: &Digest, size_bytes: Option<u64>) {
+        let mut books = self.books();
+        match size_bytes {
+            // One that is here already, or has no place, takes no part.
+            Some(size_bytes) => drop(books.index.fill(digest, size_bytes)),
+            None if books.index.get(digest).is_some_and(|item| item.place == Place::Filling) => {
+                books.index.remove(digest);
+            }
+            None => {}
+        }
+    }
+
+    /// It was pushed: its bytes are not the cache's any more.
+    pub(super) fn became_home(&self, digest: &Digest) {
+        let mut books = self.books();
+        if books.index.get(digest).is_some_and(|item| item.place != Place::Filling)
+            && let Some(item) = books.index.remove(digest)
+        {
+            books.leases.became_home(digest, item.size_bytes);
+        }
+    }
+
+    /// Its name is gone.
+    fn gone(&self, digest: &Digest) {
+        let mut books = self.books();
+        if let Some(item) = books.index.remove(digest) {
+            books.leases.unlinked(digest, item.size_bytes);
+        }
+    }
+
+    /// A name that the index has was not found.
+    pub(super) fn missing(&self, digest: &Digest) {
+        let is_cached = {
+            let books = self.books();
+            books
+                .index
+                .get(digest)
+                .is_some_and(|item| matches!(item.place, Place::Small | Place::Main | Place::Kept))
+        };
+        if is_cached {
+            self.gone(digest);
+        }
+    }
+
+    /// Whether the index has it, in whatever place.
+    pub(super) fn knows(&self, digest: &Digest) -> bool {
+        self.books().index.get(digest).is_some()
+    }
+
+    /// A lease of nothing yet.
+    pub(super) fn new_lease(&self) -> Result<Arc<Lease>, NoRoom> {
+        self.budget.reserve(0).map(Arc::new)
+    }
+
+    pub(super) fn unwritten(&self, log: &Log) -> Unwritten {
+        self.books().index.unwritten(log)
+    }
+
+    pub(super) fn last_words(&self) -> Unwritten {
+        self.books().index.snapshot()
+    }
+
+    /// Entries and their bytes, for the metrics.
+    pub(super) fn entries(&self) -> (u64, u64) {
+        let books = self.books();
+        (books.index.policy().len() as u64, books.index.policy().cached_bytes())
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Takes names away until so many bytes have come back, or nothing is left that may go. Gives what came back at once;
+    /// what somebody reads comes back when they have done. By the keeper alone.
+    pub(super) fn evict(&self, control: &Control, wanted_bytes: u64) -> u64 {
+        let mut freed_bytes = 0;
+        let mut busy_bytes = 0;
+        while freed_bytes + busy_bytes < wanted_bytes {
+            let victim = {
+                let Books { index, leases } = &mut *self.cached.books();
+                index.victim(&mut |digest| leases.is_open(digest))
+            };
+            let Some(victim) = victim else { break };
+            match self.evict_one(control, &victim.digest) {
+                Ok(true) if victim.is_busy => busy_bytes += victim.size_bytes,
+                Ok(true) => freed_bytes += victim.size_bytes,
+                Ok(false) => {}
+                Err(problem) => {
+                    tracing::warn!(digest = %victim.digest, why = problem.message(), "a blob was not evicted");
+                    self.cached.books().index.spare(&victim.digest);
+                    break;
+                }
+            }
+        }
+        freed_bytes
+    }
+
+    /// `false`: it is home, and stays.
+    fn evict_one(&self, control: &Control, digest: &Digest) -> Result<bool, Problem> {
+        if control.home_blocking(vec![*digest])?.first().copied().flatten().is_some() {
+            self.cached.became_home(digest);
+            return Ok(false);
+        }
+        let unlinked = self
+            .names
+            .revoking(&mut vec![self.names.of_digest(digest)], || self.fs.unlink(&blob_path(digest)));
+        unlinked.map_err(|error| super::problem_of(&error))?;
+        self.cached.gone(digest);
+        if let Some(forget) = self.cached.forget.get() {
+            forget(digest);
+        }
+        self.counters.evictions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(true)
+    }
+}
