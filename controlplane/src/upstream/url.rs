@@ -35,7 +35,9 @@ impl Authority {
             _ => return None,
         };
         let authority = uri.authority()?;
-        if authority.as_str().contains('@') || authority.as_str().ends_with(':') {
+        // What follows the host can only be a port, and a port that is none is no default one.
+        let has_more = authority.as_str().len() > authority.host().len();
+        if authority.as_str().contains('@') || has_more && authority.port_u16().is_none() {
             return None;
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();

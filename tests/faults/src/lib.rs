@@ -122,6 +122,11 @@ impl Registry {
         self.shared.certificate.as_ref().expect("it was started with TLS").ca_pem()
     }
 
+    /// What a client may show it: certificate and key, in PEM. Only with TLS; it asks, and does not insist.
+    pub fn client_pem(&self) -> [String; 2] {
+        self.shared.certificate.as_ref().expect("it was started with TLS").client_pem()
+    }
+
     /// Has this blob in `repository` from now on.
     pub fn push_blob(&self, repository: &str, bytes: impl Into<Vec<u8>>) -> Digest {
         lock(&self.shared.content).push_blob(repository, bytes.into())

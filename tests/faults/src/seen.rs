@@ -27,6 +27,8 @@ pub struct Seen {
     pub headers: Vec<(String, String)>,
     /// What came behind the head.
     pub body: String,
+    /// Whether a client certificate was shown on this connection.
+    pub showed_certificate: bool,
     pub(crate) sent: Arc<AtomicU64>,
 }
 

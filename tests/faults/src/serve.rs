@@ -27,8 +27,21 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// How long a connection may stand still before its thread gives up.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
+trait Stream: Read + Write {
+    fn showed_certificate(&self) -> bool;
+}
+
+impl Stream for TcpStream {
+    fn showed_certificate(&self) -> bool {
+        false
+    }
+}
+
+impl Stream for StreamOwned<ServerConnection, TcpStream> {
+    fn showed_certificate(&self) -> bool {
+        self.conn.peer_certificates().is_some()
+    }
+}
 
 pub(crate) fn connection(shared: &Shared, socket: TcpStream, place: Place) -> Sent {
     socket.set_nodelay(true)?;
@@ -51,6 +64,7 @@ pub(crate) fn connection(shared: &Shared, socket: TcpStream, place: Place) -> Se
             target: request.target.clone(),
             headers: request.headers.clone(),
             body: request.body.clone(),
+            showed_certificate: stream.showed_certificate(),
             sent: sent.clone(),
         });
         shared.answering.fetch_add(1, Ordering::AcqRel);

@@ -1,7 +1,7 @@
 //! TLS: to whom the certificate belongs, and who signed it.
 
-use controlplane::upstream::Failure;
-use faults::{Auth, Registry};
+use controlplane::upstream::{ClientCertificate, Failure, Secret};
+use faults::{Auth, Fault, On, Place, Registry, To};
 
 use super::rig::*;
 
@@ -54,4 +54,21 @@ async fn plain_http_where_tls_is_spoken_and_the_other_way_round() {
     // It waits for the end of a head that never comes.
     assert_eq!(pull(&secured, "latest").await, Err(Failure::TimedOut));
     assert_eq!(registry.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_the_registry_and_to_no_other_host() {
+    let registry = Registry::start_tls();
+    let (digest, bytes) = blob(&registry, 1000);
+    registry.script(On::get("/blobs/").at(Place::Own), Fault::Redirect(To::Foreign));
+    let [chain, key] = registry.client_pem();
+    let upstream = client_with(&registry, |all| {
+        all.ca_pem = Some(registry.ca_pem());
+        all.client_certificate =
+            Some(ClientCertificate { chain_pem: chain.into_bytes(), key_pem: Secret::new(key) });
+    });
+    assert!(fetch(&upstream, &digest, 0, None).await.bytes == bytes);
+    let shown: Vec<(Place, bool)> =
+        registry.seen().iter().map(|seen| (seen.place, seen.showed_certificate)).collect();
+    assert_eq!(shown, [(Place::Own, true), (Place::Foreign, false)]);
 }
