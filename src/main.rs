@@ -70,6 +70,9 @@ fn run(command: Command) -> Result<(), Failure> {
             let config = effective(options)?;
             let text = mirror_config::print(client, &config, url.as_deref()).map_err(Failure::Mirror)?;
             say(&text);
+            if let Some(remark) = mirror_config::remark(client, &config) {
+                eprintln!("gantry: note: {remark}");
+            }
             Ok(())
         }
         Command::Doctor { clear_disk_error: true, options } => {

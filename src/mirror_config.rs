@@ -88,6 +88,14 @@ pub fn print(client: Client, config: &Config, url: Option<&str>) -> Result<Strin
     }
 }
 
+/// What to say beside it, where its format has no comments.
+pub fn remark(client: Client, config: &Config) -> Option<&'static str> {
+    let hub =
+        config.upstreams.iter().zip(config.namespaces.iter()).find(|(_, namespace)| namespace.adds_library);
+    let by_path = client == Client::Docker && hub.is_some_and(|(upstream, _)| !upstream.is_root);
+    by_path.then_some("an older dockerd refuses a mirror with a path; with mirror = \"root\" there is none")
+}
+
 impl Here {
     fn of(config: &Config, url: Option<&str>) -> Result<Here, NoMirror> {
         let Some(text) = url else {
@@ -248,6 +256,10 @@ server = \"https://registry.corp:8443/base\"  # asked where the mirror gives no 
         // Without the root, by the prefix.
         let no_root = TWO.replace("mirror = 'root'", "prefix = 'hub'");
         assert!(printed(Client::Docker, &no_root, None).contains("[\"http://10.1.2.3:5000/hub\"]"));
+
+        assert!(remark(Client::Docker, &config(&no_root)).is_some());
+        assert_eq!(remark(Client::Docker, &config(TWO)), None);
+        assert_eq!(remark(Client::Podman, &config(&no_root)), None);
 
         let other = "[[upstream]]\nns = 'quay.io'\nurl = 'https://quay.io'\n";
         let why = print(Client::Docker, &config(other), None).unwrap_err();
