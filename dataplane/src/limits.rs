@@ -168,7 +168,9 @@ pub const FILL_ROOM_BYTES: u64 = 1 << 20;
 /// Hits of cached blobs that a core tells the cache at a time.
 pub const TOUCHES_A_BATCH: usize = 64;
 /// How often a fill asks for others to go, for one unit of room.
-pub const FILL_ROOM_TRIES_MAX: usize = 8;
+pub const FILL_ROOM_TRIES_MAX: u32 = 8;
+/// How long it waits then for what has gone to be closed, and so much longer each time.
+pub const FILL_ROOM_PAUSE: Duration = Duration::from_millis(5);
 /// Chunks that the run of a fill is soon going to bring: nobody fetches them ahead of it.
 pub const FILL_NEAR_CHUNKS: u64 = 8;
 /// The most chunks that one extent asks for.

@@ -1,11 +1,12 @@
 //! Manifests: end-3, end-7, end-9.
 
-use control::{Document, Manifest, Preconditions, Principal};
-use oci::{Problem, PutManifest, Reference, RepositoryName};
+use control::{Came, Description, Document, Manifest, Outline, Preconditions, Principal};
+use oci::{Digest, MediaType, Method, Problem, PutManifest, Reference, RepositoryName};
 
 use super::{Unanswered, cache_line, unchanged};
 use crate::{
-    core::{Connection, Core, Request, Response},
+    core::{Body, Connection, Core, Request, Response},
+    http::Lines,
     limits::MANIFEST_BYTES_MAX,
 };
 
@@ -16,8 +17,20 @@ pub async fn pull(
     reference: &Reference,
     request: &Request,
 ) -> Result<Response, Unanswered> {
-    let document = core.manifest(repository, reference).await?;
-    Ok(respond(core, document, request.if_match.as_deref(), request.if_none_match.as_deref())?)
+    let (if_match, if_none_match) = (request.if_match.as_deref(), request.if_none_match.as_deref());
+    let document = match request.method {
+        // Where there are upstreams, a head may cost less than its document.
+        Method::Head if core.namespaces.iter().next().is_some() => {
+            match core.describe(repository, reference).await? {
+                Description::Whole(document) => document,
+                Description::Outline(outline) => {
+                    return Ok(self::outline(core, &outline, if_match, if_none_match)?);
+                }
+            }
+        }
+        _ => core.manifest(repository, reference).await?,
+    };
+    Ok(respond(core, document, if_match, if_none_match)?)
 }
 
 /// end-7.
@@ -82,12 +95,33 @@ pub fn respond(
     if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
         return Ok(response);
     }
+    let lines = lines(core, digest, &document.media_type, document.came);
+    Ok(Response::bytes(200, lines, document.bytes))
+}
+
+/// The answer to a HEAD of a manifest of an upstream that is not here.
+fn outline(
+    core: &Core,
+    outline: &Outline,
+    if_match: Option<&[u8]>,
+    if_none_match: Option<&[u8]>,
+) -> Result<Response, Problem> {
+    let Outline { digest, media_type, size_bytes, came } = outline;
+    if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
+        return Ok(response);
+    }
+    let mut lines = lines(core, digest, media_type, *came);
+    lines.number_field("Content-Length", *size_bytes);
+    Ok(Response::new(200, lines, Body::Empty))
+}
+
+fn lines(core: &Core, digest: &Digest, media_type: &MediaType, came: Came) -> Lines {
     let mut lines = core.digest_lines(200, digest);
     lines.digest_field("ETag", digest, true);
-    lines.field("Content-Type", document.media_type.as_str().as_bytes());
+    lines.field("Content-Type", media_type.as_str().as_bytes());
     lines.field("X-Content-Type-Options", b"nosniff");
-    lines.fixed(cache_line(document.came));
-    Ok(Response::bytes(200, lines, document.bytes))
+    lines.fixed(cache_line(came));
+    lines
 }
 
 fn preconditions(request: &Request) -> Preconditions {

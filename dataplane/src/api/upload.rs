@@ -21,7 +21,7 @@ pub async fn open(
     {
         return Ok(created(core, &open.repository, &mount.digest));
     }
-    core.store.room_for_blob(conn.declared().unwrap_or(0))?;
+    core.store.make_room_for_blob(conn.declared().unwrap_or(0)).await?;
     core.control.open_upload(open.repository, Principal::Anonymous).await?;
     let named = open.digest.as_ref().map(Digest::algorithm).or(open.algorithm);
     let algorithm = named.unwrap_or(Algorithm::Sha256);
@@ -148,7 +148,14 @@ async fn receive(
     upload: &mut Upload,
     end: Option<u64>,
 ) -> Result<(), Unanswered> {
-    upload.declare(conn.declared().unwrap_or(0))?;
+    let declared_bytes = conn.declared().unwrap_or(0);
+    match upload.declare(declared_bytes) {
+        Err(Problem::DiskFull) => {
+            core.store.make_room_for(declared_bytes).await?;
+            upload.declare(declared_bytes)?;
+        }
+        declared => declared?,
+    }
     while conn.body_ready(core).await? {
         let mut buf = core.io.buf().await;
         let taken = conn.take_body(core, &mut buf);

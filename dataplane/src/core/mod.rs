@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use control::{Control, Document, Epoch, Epochs, Link, Origin, Principal};
+use control::{Control, Description, Document, Epoch, Epochs, Link, Origin, Principal};
 use oci::{Digest, Namespaces, Problem, Reference, RepositoryName};
 
 pub use body::BodyEnd;
@@ -363,13 +363,43 @@ impl Core {
         let asked_at = self.io.now();
         let document = self.control.manifest(*repository, *reference, Principal::Anonymous).await?;
         let document = document.ok_or(Problem::ManifestUnknown(*reference))?;
+        self.keep_manifest(repository, reference, &document, epoch, asked_at);
+        Ok(document)
+    }
+
+    /// What a HEAD is told of the manifest that a tag or digest names.
+    pub async fn describe(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Description, Problem> {
+        if let Some(document) = self.known_manifest(repository, reference) {
+            return Ok(Description::Whole(document));
+        }
+        let epoch = self.epochs.read(self.epochs.of_repository(repository));
+        let asked_at = self.io.now();
+        let description = self.control.describe(*repository, *reference, Principal::Anonymous).await?;
+        let description = description.ok_or(Problem::ManifestUnknown(*reference))?;
+        if let Description::Whole(document) = &description {
+            self.keep_manifest(repository, reference, document, epoch, asked_at);
+        }
+        Ok(description)
+    }
+
+    fn keep_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        document: &Document,
+        epoch: Option<Epoch>,
+        asked_at: Instant,
+    ) {
         if let Some(epoch) = epoch {
             let weight = document.bytes.len() + size_of::<(RepositoryName, Reference, KnownManifest)>();
             let until = document.fresh.map(|fresh| asked_at + fresh);
             let known = KnownManifest { epoch, until, document: document.came_before() };
             self.manifests.borrow_mut().insert((*repository, *reference), known, weight);
         }
-        Ok(document)
     }
 
     /// Makes room for a body that is collected whole. It is given back by [`Core::release`].

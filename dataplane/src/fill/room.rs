@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, io, sync::Arc};
 use super::{Fill, FillFiles, Runner, run::End};
 use crate::{
     cache::Lease,
-    limits::{FILL_ROOM_BYTES, FILL_ROOM_TRIES_MAX},
+    limits::{FILL_ROOM_BYTES, FILL_ROOM_PAUSE, FILL_ROOM_TRIES_MAX},
 };
 
 /// The units that a fill holds, by number.
@@ -16,6 +16,39 @@ pub(super) type Units = BTreeSet<u64>;
 /// Whether a call failed since the volume has no room.
 pub(super) fn is_none(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// How long others are waited for who have to go.
+#[derive(Default)]
+struct Waiting {
+    tries: u32,
+    /// Something has gone that somebody has open.
+    for_readers: bool,
+}
+
+impl Waiting {
+    /// Has something go, or waits for what has gone to be closed.
+    ///
+    /// Errors: [`End::Full`]: there is nothing to wait for, or it was waited for long enough.
+    async fn for_room(&mut self, runner: &Runner, wanted_bytes: u64) -> Result<(), End> {
+        if self.tries == FILL_ROOM_TRIES_MAX {
+            return Err(End::Full);
+        }
+        self.tries += 1;
+        if runner.fills.forget_unwanted(runner) {
+            return Ok(());
+        }
+        let evicted = runner.store.evict(wanted_bytes).await;
+        if evicted.freed_bytes >= wanted_bytes {
+            return Ok(());
+        }
+        self.for_readers |= evicted.busy_bytes > 0;
+        if evicted.freed_bytes == 0 && !self.for_readers {
+            return Err(End::Full);
+        }
+        runner.io.sleep_until(runner.io.now() + FILL_ROOM_PAUSE * self.tries).await;
+        Ok(())
+    }
 }
 
 impl Fill {
@@ -32,25 +65,22 @@ impl Fill {
         let size_bytes = self.size_bytes.get().copied().unwrap_or(u64::MAX);
         let len = size_bytes.min(start + FILL_ROOM_BYTES) - start;
         self.reserve(runner).await?;
-        for _ in 0..FILL_ROOM_TRIES_MAX {
-            if runner.store.make_room_for(len).await.is_err() {
-                break;
-            }
-            let data = files.data.clone();
-            match runner.io.fs(move |fs| fs.allocate(&data, start, len)).await {
-                Ok(_or_the_file_system_can_not) => {
-                    self.units().insert(unit);
-                    return Ok(());
-                }
-                Err(error) if is_none(&error) => {
-                    if !runner.store.evict_bytes(len).await {
-                        break;
+        let mut waiting = Waiting::default();
+        loop {
+            let room = runner.store.room_for(len);
+            if room.is_ok() {
+                let data = files.data.clone();
+                match runner.io.fs(move |fs| fs.allocate(&data, start, len)).await {
+                    Ok(_or_the_file_system_can_not) => {
+                        self.units().insert(unit);
+                        return Ok(());
                     }
+                    Err(error) if is_none(&error) => {}
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) => return Err(error.into()),
             }
+            waiting.for_room(runner, len).await?;
         }
-        Err(End::Full)
     }
 
     /// One unit more of the budget.
@@ -59,15 +89,12 @@ impl Fill {
             return Err(End::Full);
         }
         let lease = self.lease(runner)?;
-        for _ in 0..FILL_ROOM_TRIES_MAX {
+        let mut waiting = Waiting::default();
+        loop {
             let held_bytes = (self.units().len() as u64 + 1) * FILL_ROOM_BYTES;
             let Err(no_room) = lease.grow(held_bytes) else { return Ok(()) };
-            if !runner.fills.forget_unwanted(runner) && !runner.store.evict_bytes(no_room.lacking_bytes).await
-            {
-                break;
-            }
+            waiting.for_room(runner, no_room.lacking_bytes).await?;
         }
-        Err(End::Full)
     }
 
     /// What its bytes are counted by.

@@ -77,6 +77,9 @@ pub struct Space {
     pub free_bytes: u64,
     /// The whole volume in bytes.
     pub total_bytes: u64,
+    /// What is taken of it, by whomever, in bytes. With `free_bytes` it may be less than the whole: some of that may be
+    /// kept back from us.
+    pub used_bytes: u64,
 }
 
 impl Fs {
@@ -277,6 +280,7 @@ impl Fs {
         Ok(Space {
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
             total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            used_bytes: stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize),
         })
     }
 

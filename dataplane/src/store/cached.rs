@@ -18,7 +18,7 @@ use oci::{Digest, Problem};
 
 use super::{Shared, blob_path};
 use crate::{
-    cache::{Budget, Index, Lease, Leases, Log, NoRoom, Place, Unwritten},
+    cache::{Budget, Index, Lease, Leases, Loaded, Log, NoRoom, Place, Unwritten},
     io::{Fs, unix_time},
 };
 
@@ -27,8 +27,18 @@ use crate::{
 pub enum CacheSize {
     /// So many bytes.
     Bytes(u64),
-    /// So much of the volume in percent, less what is on it already that is no such blob.
+    /// So much of the volume in percent, as far as it is for us to use, less what is on it that is no such blob.
     Percent(u8),
+}
+
+/// What went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Evicted {
+    /// Bytes that came back at once.
+    pub freed_bytes: u64,
+    /// Bytes that come back when who has them open closes them: a core that only kept the file does so now, a reader
+    /// when it is done.
+    pub busy_bytes: u64,
 }
 
 /// Told of a digest whose open file is to be closed.
@@ -46,6 +56,8 @@ pub(super) struct Cached {
 struct Books {
     index: Index,
     leases: Leases,
+    /// There was something to write once. A registry of which nothing is cached writes no index.
+    is_used: bool,
 }
 
 impl Cached {
@@ -54,7 +66,8 @@ impl Cached {
         let opened = Log::open(fs, 0)?;
         let budget = Budget::new(0);
         budget.charge(opened.index.policy().cached_bytes());
-        let books = Books { index: opened.index, leases: Leases::new(budget.clone()) };
+        let is_used = opened.loaded != Loaded::Fresh;
+        let books = Books { index: opened.index, leases: Leases::new(budget.clone()), is_used };
         let cached = Cached { books: Mutex::new(books), budget, size, forget: OnceLock::new() };
         cached.measure(fs)?;
         Ok((cached, opened.log))
@@ -66,8 +79,9 @@ impl Cached {
             CacheSize::Bytes(bytes) => bytes,
             CacheSize::Percent(percent) => {
                 let space = fs.space()?;
-                let others = (space.total_bytes - space.free_bytes).saturating_sub(self.budget.used_bytes());
-                (space.total_bytes / 100 * u64::from(percent)).saturating_sub(others)
+                let others = space.used_bytes.saturating_sub(self.budget.used_bytes());
+                let ours_to_use = space.used_bytes + space.free_bytes;
+                (ours_to_use / 100 * u64::from(percent)).saturating_sub(others)
             }
         };
         self.budget.set_max_bytes(max_bytes);
@@ -109,6 +123,7 @@ impl Cached {
         let now_unix = u32::try_from(unix_time()).unwrap_or(u32::MAX);
         if books.index.insert(digest, size_bytes, now_unix).is_ok() {
             books.leases.linked(digest, lease);
+            books.is_used = true;
         }
     }
 
@@ -167,12 +182,16 @@ impl Cached {
         self.budget.reserve(0).map(Arc::new)
     }
 
+    /// What `log` does not have yet.
     pub(super) fn unwritten(&self, log: &Log) -> Unwritten {
-        self.books().index.unwritten(log)
+        let mut books = self.books();
+        if books.is_used { books.index.unwritten(log) } else { Unwritten::Nothing }
     }
 
+    /// All there is, with the order and the uses, which no journal has.
     pub(super) fn last_words(&self) -> Unwritten {
-        self.books().index.snapshot()
+        let mut books = self.books();
+        if books.is_used { books.index.snapshot() } else { Unwritten::Nothing }
     }
 
     /// Entries and their bytes, for the metrics.
@@ -187,14 +206,12 @@ impl Cached {
 }
 
 impl Shared {
-    /// Takes names away until so many bytes have come back, or nothing is left that may go. Gives what came back at once;
-    /// what somebody reads comes back when they have done. By the keeper alone.
-    pub(super) fn evict(&self, control: &Control, wanted_bytes: u64) -> u64 {
-        let mut freed_bytes = 0;
-        let mut busy_bytes = 0;
+    /// Takes names away until so many bytes will have come back, or nothing is left that may go. By the keeper alone.
+    pub(super) fn evict(&self, control: &Control, wanted_bytes: u64) -> Evicted {
+        let Evicted { mut freed_bytes, mut busy_bytes } = Evicted::default();
         while freed_bytes + busy_bytes < wanted_bytes {
             let victim = {
-                let Books { index, leases } = &mut *self.cached.books();
+                let Books { index, leases, .. } = &mut *self.cached.books();
                 index.victim(&mut |digest| leases.is_open(digest))
             };
             let Some(victim) = victim else { break };
@@ -209,7 +226,7 @@ impl Shared {
                 }
             }
         }
-        freed_bytes
+        Evicted { freed_bytes, busy_bytes }
     }
 
     /// `false`: it is home, and stays.

@@ -19,7 +19,7 @@ use oci::{Algorithm, Digest, Problem};
 use tokio::sync::oneshot;
 
 use super::{
-    Shared, blob_directory, blob_path, problem_of,
+    Evicted, Shared, blob_directory, blob_path, problem_of,
     sessions::{Files, Open, remove_upload},
     upload_data,
 };
@@ -128,14 +128,15 @@ impl Keeper {
             let unwritten = self.log.as_ref().map(|log| self.shared.cached.unwritten(log));
             self.write_index(unwritten);
         }
-        // With the order and the uses, which no journal has.
         let last = self.shared.cached.last_words();
         self.write_index(Some(last));
     }
 
     /// What the index has lost is found again by the scrub, so no error of it is anybody's.
     fn write_index(&mut self, unwritten: Option<Unwritten>) {
+        // After an error of the disk nothing is written that somebody would trust.
         if let (Some(log), Some(unwritten)) = (&mut self.log, unwritten)
+            && self.shared.allowed().is_ok()
             && let Err(error) = log.write(unwritten)
         {
             tracing::warn!(%error, "the cache's index was not written; it is tried again");
@@ -460,8 +461,7 @@ fn moving(average: Duration, next: Duration) -> Duration {
 /// Somebody lacks so many bytes.
 struct Eviction {
     wanted_bytes: u64,
-    /// Told how many came back at once.
-    answer: oneshot::Sender<u64>,
+    answer: oneshot::Sender<Evicted>,
 }
 
 /// All there is to do.
@@ -524,7 +524,7 @@ impl Queue {
     pub(super) fn push_eviction(
         &self,
         wanted_bytes: u64,
-        answer: oneshot::Sender<u64>,
+        answer: oneshot::Sender<Evicted>,
     ) -> Result<(), Problem> {
         let mut waiting = self.waiting();
         if waiting.closed || waiting.evictions.len() == EVICTIONS_WAITING_MAX {

@@ -46,7 +46,7 @@ use crate::{
     limits::EXPIRED_A_JOB,
 };
 
-pub use cached::CacheSize;
+pub use cached::{CacheSize, Evicted};
 pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
 pub use keeper::Filled;
 pub use record::{Record, Step, Told, read as read_records};
@@ -213,9 +213,13 @@ impl Store {
         self.shared.cached.filling(digest, size_bytes);
     }
 
-    /// Has blobs of upstreams go until so many bytes have come back, or nothing may go any more. Whether any came back.
-    pub async fn evict_bytes(&self, wanted_bytes: u64) -> bool {
-        self.evict(wanted_bytes).await > 0
+    /// Has blobs of upstreams go until so many bytes will have come back, or nothing may go any more.
+    pub async fn evict(&self, wanted_bytes: u64) -> Evicted {
+        let (answer, reply) = oneshot::channel();
+        match self.shared.queue.push_eviction(wanted_bytes, answer) {
+            Ok(()) => reply.await.unwrap_or_default(),
+            Err(_full_or_closed) => Evicted::default(),
+        }
     }
 
     /// The budget of the blobs of upstreams, in bytes.
@@ -228,16 +232,12 @@ impl Store {
     /// Errors: as [`Store::room_for`].
     pub async fn make_room_for(&self, more_bytes: u64) -> Result<(), Problem> {
         match self.room_for(more_bytes) {
-            Err(Problem::DiskFull) if self.evict(more_bytes).await > 0 => self.room_for(more_bytes),
+            Err(Problem::DiskFull) => {
+                // What is open still comes back to the volume when it is closed.
+                self.evict(more_bytes).await;
+                self.room_for(more_bytes)
+            }
             room => room,
-        }
-    }
-
-    async fn evict(&self, wanted_bytes: u64) -> u64 {
-        let (answer, reply) = oneshot::channel();
-        match self.shared.queue.push_eviction(wanted_bytes, answer) {
-            Ok(()) => reply.await.unwrap_or(0),
-            Err(_full_or_closed) => 0,
         }
     }
 
@@ -283,16 +283,16 @@ impl Store {
         self.shared.room_for(more_bytes)
     }
 
-    /// [`Store::room_for`] a blob of this length.
+    /// [`Store::make_room_for`] a blob of this length.
     ///
     /// Errors: likewise, and [`Problem::BlobTooLarge`].
-    pub fn room_for_blob(&self, size_bytes: u64) -> Result<(), Problem> {
+    pub async fn make_room_for_blob(&self, size_bytes: u64) -> Result<(), Problem> {
         self.shared.allowed()?;
         let limit_bytes = self.shared.settings.blob_bytes_max;
         if size_bytes > limit_bytes {
             return Err(Problem::BlobTooLarge { limit_bytes });
         }
-        self.room_for(size_bytes)
+        self.make_room_for(size_bytes).await
     }
 
     /// The volume, for `/healthz`; all zeros if it can't be asked.
