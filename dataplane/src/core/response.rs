@@ -15,8 +15,8 @@ use oci::{Digest, Span};
 use super::Core;
 use crate::{
     http::Lines,
-    io::{Buf, File, is_damage},
-    limits::{BUF_BYTES, POOL_RETRY},
+    io::{Buf, File, Io, is_damage},
+    limits::{BUF_BYTES, POOL_RETRY, READ_SEND_BYTES_MAX},
 };
 
 /// A blob that this core has open.
@@ -53,6 +53,16 @@ pub struct FilePart {
     window: Option<Window>,
     /// The parts after this one.
     rest: Option<Box<Multipart>>,
+}
+
+/// What one call can send of an answer that has a file in it.
+pub(super) enum Gathered {
+    /// So many bytes of the buffer. `more`: something follows them at once.
+    Bytes { len: usize, more: bool },
+    /// Nothing: what comes next is sent from its file.
+    Nothing,
+    /// Nothing: what comes next is not in memory.
+    Cold,
 }
 
 struct Window {
@@ -123,16 +133,37 @@ impl Response {
         let Some(rest) = &mut part.rest else { return false };
         self.head.clear();
         self.head_sent = 0;
-        if let Some(span) = rest.spans.get(rest.next).copied() {
-            rest.part_head(rest.next, &mut self.head);
-            rest.next += 1;
-            part.span = span;
-        } else {
-            rest.end(&mut self.head);
-            part.rest = None;
+        // A vector takes all that is written.
+        match rest.write_head(rest.next, &mut self.head) {
+            Ok(Some(span)) => {
+                rest.next += 1;
+                part.span = span;
+            }
+            Ok(None) | Err(_) => part.rest = None,
         }
         part.window = None;
         true
+    }
+
+    /// The next `count` bytes of the answer are sent.
+    pub fn advance(&mut self, mut count: usize) {
+        loop {
+            let of_head = count.min(self.head.len() - self.head_sent);
+            self.head_sent += of_head;
+            count -= of_head;
+            match &mut self.body {
+                Body::Empty => return,
+                Body::Bytes(bytes) => return drop(bytes.split_to(count)),
+                Body::File(part) => {
+                    let of_span = usize::try_from(part.span.len()).unwrap_or(usize::MAX).min(count);
+                    part.advance(of_span);
+                    count -= of_span;
+                }
+            }
+            if count == 0 || !self.next_part() {
+                return;
+            }
+        }
     }
 
     /// The file that is being sent did not give its bytes.
@@ -229,50 +260,78 @@ impl FilePart {
     }
 
     /// `count` bytes of the span are sent.
-    pub fn advance(&mut self, count: usize) {
+    fn advance(&mut self, count: usize) {
         self.span.start += count as u64;
         if self.in_window().is_none() {
             self.window = None;
         }
+    }
+
+    /// Puts what comes next into `buffer`: what is left of the head, parts that are read and sent, and the heads
+    /// between them. It ends before what is sent from its file, what is not in memory, and what does not fit.
+    pub(super) fn gather(&self, io: &Io, head: &[u8], buffer: &mut [u8]) -> io::Result<Gathered> {
+        let mut len = head.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&head[..len]);
+        let mut span = self.span;
+        let mut next = self.rest.as_ref().map_or(0, |rest| rest.next);
+        let mut is_first = true;
+        while len >= head.len() {
+            if !span.is_empty() {
+                let wanted = usize::try_from(span.len()).unwrap_or(usize::MAX);
+                if wanted > READ_SEND_BYTES_MAX {
+                    break;
+                }
+                let Some(into) = buffer.get_mut(len..len + wanted) else { break };
+                let count = match io.read_now(&self.blob.file, span.start, into)? {
+                    None if is_first => return Ok(Gathered::Cold),
+                    None => break,
+                    Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                    Some(count) => count,
+                };
+                len += count;
+                if (count as u64) < span.len() {
+                    break;
+                }
+            }
+            let Some(rest) = &self.rest else { return Ok(Gathered::Bytes { len, more: false }) };
+            let mut room = &mut buffer[len..];
+            let Ok(head_span) = rest.write_head(next, &mut room) else { break };
+            let left = room.len();
+            len = buffer.len() - left;
+            let Some(head_span) = head_span else { return Ok(Gathered::Bytes { len, more: false }) };
+            (span, next, is_first) = (head_span, next + 1, false);
+        }
+        Ok(if len == 0 { Gathered::Nothing } else { Gathered::Bytes { len, more: true } })
     }
 }
 
 impl Multipart {
     const BOUNDARY_LEN: usize = 32;
 
-    fn part_head(&self, index: usize, out: &mut Vec<u8>) {
-        let span = self.spans[index];
-        if index > 0 {
-            out.extend_from_slice(b"\r\n");
+    /// Writes the head of the part with this index and gives its span; after the last the body's end, and `None`.
+    fn write_head(&self, index: usize, out: &mut impl io::Write) -> io::Result<Option<Span>> {
+        let span = self.spans.get(index).copied();
+        out.write_all(if index > 0 { b"\r\n--" } else { b"--" })?;
+        out.write_all(&self.boundary)?;
+        match span {
+            Some(Span { start, end }) => write!(
+                out,
+                "\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {start}-{}/{}\r\n\r\n",
+                end - 1,
+                self.size_bytes
+            )?,
+            None => out.write_all(b"--\r\n")?,
         }
-        out.extend_from_slice(b"--");
-        out.extend_from_slice(&self.boundary);
-        let fields = format!(
-            "\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {}-{}/{}\r\n\r\n",
-            span.start,
-            span.end - 1,
-            self.size_bytes
-        );
-        out.extend_from_slice(fields.as_bytes());
-    }
-
-    fn end(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"\r\n--");
-        out.extend_from_slice(&self.boundary);
-        out.extend_from_slice(b"--\r\n");
+        Ok(span)
     }
 
     fn length(&self) -> u64 {
-        let mut scratch = Vec::new();
-        let mut length = 0;
-        for (index, span) in self.spans.iter().enumerate() {
-            scratch.clear();
-            self.part_head(index, &mut scratch);
-            length += scratch.len() as u64 + span.len();
+        let mut heads = Vec::new();
+        for index in 0..=self.spans.len() {
+            // A vector takes all that is written.
+            let _ = self.write_head(index, &mut heads);
         }
-        scratch.clear();
-        self.end(&mut scratch);
-        length + scratch.len() as u64
+        heads.len() as u64 + self.spans.iter().map(|span| span.len()).sum::<u64>()
     }
 }
 
