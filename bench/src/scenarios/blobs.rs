@@ -7,13 +7,17 @@ use std::sync::{
 
 use oci::Digest;
 
-use super::{Scenario, get, size};
+use super::{Once, Scenario, get, size};
 use crate::{
     args::Settings,
     load::{Answer, Exchange, Reading, Script},
     result::{Case, Round},
     subject::Subject,
 };
+
+/// From this size on a round is not so many seconds but a body for each connection: in a second few of them end, and
+/// what was paid for those that don't would be counted to nobody.
+const LARGE_BYTES: u64 = 64 << 20;
 
 /// The scenario.
 pub struct Blobs {
@@ -64,10 +68,20 @@ impl Scenario for Blobs {
     fn round(&mut self, case: &Case, subject: &mut Subject) -> Result<Round, String> {
         let blob = subject.give(self.settings.seed, case.size_bytes.unwrap_or(0))?;
         let request = get(subject, &subject.blob_target(&blob), "");
-        let every = self.settings.verify_every;
-        let scripts = pulls(case.connections.unwrap_or(1), &request, blob.length, blob.digest, every);
-        let plan = self.settings.plan(case, subject);
-        Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round)
+        let (connections, every) = (case.connections.unwrap_or(1), self.settings.verify_every);
+        if blob.length < LARGE_BYTES || case.rate.is_some() {
+            let scripts = pulls(connections, &request, blob.length, blob.digest, every);
+            let plan = self.settings.plan(case, subject);
+            return Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round);
+        }
+        let body = |reading| Once::boxed(Exchange::new(request.clone(), &[200], reading));
+        // The round would wait for one that is hashed, so that goes before.
+        let verify = Reading::Verify { length: blob.length, digest: blob.digest };
+        let verified = self.settings.once(case, subject, vec![body(verify)])?;
+        let drop = |_| body(Reading::Drop { length: Some(blob.length) });
+        let mut round = self.settings.once(case, subject, (0..connections).map(drop).collect())?;
+        round.verified += verified.verified;
+        Ok(round)
     }
 }
 
