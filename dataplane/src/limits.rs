@@ -99,6 +99,9 @@ pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
 
 /// Connections that wait to be accepted, where the kernel's `somaxconn` allows as many.
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// A socket takes no more while so many bytes of it wait for their first transmission: a whole segment, and the start
+/// of another without which the client's kernel would be slow to acknowledge.
+pub const UNSENT_BYTES: i32 = 64 * 1024;
 /// What one `recv` may take from a socket into the core's own buffer.
 pub const RECV_BYTES: usize = 64 * 1024;
 /// A pooled buffer: one write of an upload, one read of a cold file.
