@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    pin::Pin,
     rc::Rc,
 };
 
@@ -51,6 +52,8 @@ pub struct FilePart {
     pub span: Span,
     /// Bytes of it that had to be read, because memory did not have them.
     window: Option<Window>,
+    /// The read after that, which is under way while the window is sent.
+    ahead: Option<Ahead>,
     /// The parts after this one.
     rest: Option<Box<Multipart>>,
 }
@@ -69,6 +72,14 @@ struct Window {
     at: u64,
     buf: Buf,
 }
+
+struct Ahead {
+    at: u64,
+    read: Read,
+}
+
+/// A read under way.
+type Read = Pin<Box<dyn Future<Output = (io::Result<usize>, Buf)>>>;
 
 /// The parts of a `multipart/byteranges` body, RFC 9110 §14.6.
 struct Multipart {
@@ -186,6 +197,7 @@ impl Response {
     pub fn release_window(&mut self) {
         if let Body::File(part) = &mut self.body {
             part.window = None;
+            part.ahead = None;
         }
     }
 
@@ -196,12 +208,22 @@ impl Response {
         core.counters.cold_read();
         // The old window's buffer goes home before another is asked for.
         part.window = None;
-        let len = usize::try_from(part.span.len()).unwrap_or(BUF_BYTES).min(BUF_BYTES);
-        let at = part.span.start;
+        let (at, file) = (part.span.start, &part.blob.file);
         let until = core.io.now() + core.limits.send_stall_timeout;
+        let mut ahead = part.ahead.take().filter(|ahead| ahead.at == at);
         loop {
-            let buf = core.io.buf().await;
-            let (result, buf) = core.io.read(&part.blob.file, at, len, buf).await;
+            let read = match ahead.take() {
+                Some(ahead) => ahead.read,
+                None => read_window(core, file, at, part.span.end, core.io.buf().await),
+            };
+            // The disk goes on while this is sent.
+            let next = at + BUF_BYTES as u64;
+            part.ahead = core
+                .io
+                .spare_buf()
+                .filter(|_| next < part.span.end)
+                .map(|buf| Ahead { at: next, read: read_window(core, file, next, part.span.end, buf) });
+            let (result, buf) = read.await;
             let error = match result {
                 Ok(0) => ErrorKind::UnexpectedEof.into(),
                 Ok(_) => {
@@ -223,6 +245,12 @@ impl Response {
     }
 }
 
+/// Starts to read a window at `at`, of a span that ends at `end`.
+fn read_window(core: &Core, file: &File, at: u64, end: u64, buf: Buf) -> Read {
+    let len = usize::try_from(end - at).unwrap_or(BUF_BYTES).min(BUF_BYTES);
+    Box::pin(core.io.read(file, at, len, buf))
+}
+
 impl OpenBlob {
     /// The file of a blob of that digest and length; `epoch` as in the field.
     pub fn new(file: File, digest: &Digest, size_bytes: u64, epoch: Option<Epoch>) -> OpenBlob {
@@ -236,7 +264,7 @@ impl OpenBlob {
 impl FilePart {
     /// All that `span` says.
     pub fn new(blob: Rc<OpenBlob>, span: Span) -> FilePart {
-        FilePart { blob, span, window: None, rest: None }
+        FilePart { blob, span, window: None, ahead: None, rest: None }
     }
 
     /// Several spans. Also gives the length of the whole body and its boundary.
@@ -247,7 +275,11 @@ impl FilePart {
         let length = parts.length();
         let name = String::from_utf8_lossy(&parts.boundary).into_owned();
         let nothing = Span { start: 0, end: 0 };
-        (FilePart { blob, span: nothing, window: None, rest: Some(Box::new(parts)) }, length, name)
+        (
+            FilePart { blob, span: nothing, window: None, ahead: None, rest: Some(Box::new(parts)) },
+            length,
+            name,
+        )
     }
 
     /// What was read of the span's start, if anything.

@@ -130,6 +130,11 @@ impl Io {
         self.0.home.wait().await
     }
 
+    /// A pooled buffer for a read that nobody waits for yet, if there are many left.
+    pub fn spare_buf(&self) -> Option<Buf> {
+        self.0.home.spare()
+    }
+
     /// Runs `task` on this core until it ends. Once the core ends, it is dropped.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         if !self.is_ending() {
