@@ -43,18 +43,8 @@ impl Blobs {
 
 impl Scenario for Blobs {
     fn cases(&self) -> Vec<Case> {
-        let mut cases = Vec::new();
-        for size_bytes in &self.settings.sizes {
-            for connections in &self.settings.connections {
-                let rate = self.settings.rate.map_or(String::new(), |rate| format!(", {rate} requests/s"));
-                let name = format!("{}, {connections} connections{rate}", size(*size_bytes));
-                let mut case = self.settings.case("blobs", name);
-                case.size_bytes = Some(*size_bytes);
-                case.connections = Some(*connections);
-                cases.push(case);
-            }
-        }
-        cases
+        let loads: Vec<_> = self.settings.sizes.iter().map(|bytes| (size(*bytes), *bytes)).collect();
+        self.settings.cases("blobs", loads.iter().map(|(name, bytes)| (name.as_str(), *bytes)))
     }
 
     fn takes_file_servers(&self) -> bool {

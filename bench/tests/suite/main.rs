@@ -237,16 +237,21 @@ fn a_goal_is_measured_and_written() {
     let _turn = alone();
     let folder = Folder::new("goals");
     let out = format!("--out={}", folder.0.display());
-    let output = bench(["goals", "--quick", "--only=S12,S14", &out]);
+    let output = bench(["goals", "--quick", "--only=S12,S13,S14", &out]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", output.status);
     let results: Value = serde_json::from_slice(&fs::read(folder.0.join("results.json")).unwrap()).unwrap();
-    let [untouched, asked, _half, allocations] = &results["goals"].as_array().unwrap()[..] else {
+    let [untouched, asked, _half, busy, upload, allocations] = &results["goals"].as_array().unwrap()[..]
+    else {
         panic!("{results:#}")
     };
     assert_eq!((&untouched["id"], &allocations["id"]), (&"S12".into(), &"S14".into()));
     for row in [untouched, asked] {
         assert!(row["measured"].as_f64().is_some_and(|bytes| bytes <= 2048.0), "{row:#}");
+    }
+    for row in [busy, upload] {
+        assert_eq!(row["id"], "S13");
+        assert!(row["measured"].as_f64().is_some_and(|bytes| bytes <= 96.0 * 1048576.0), "{row:#}");
     }
     assert!(allocations["measured"].is_null(), "{allocations:#}");
     for name in ["report.md", "report.html"] {

@@ -128,6 +128,7 @@ pub async fn connection(core: Rc<Core>, mut conn: Connection) {
                     conn.finish(&core, 0);
                     return;
                 }
+                core.io.queue().await;
             }
             Step::Close => return Box::pin(conn.linger(&core)).await,
         }
