@@ -11,6 +11,7 @@ mod content;
 mod cost;
 mod goals;
 mod image;
+mod leftovers;
 mod load;
 mod machine;
 mod peers;
@@ -31,7 +32,8 @@ use clap::Parser;
 use args::{Arguments, Command};
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let command = Arguments::parse().command;
+    match leftovers::go_on_signals().map_err(|error| error.to_string()).and_then(|()| run(command)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {

@@ -129,6 +129,9 @@ pub const SYNCFS_AVERAGE_MAX: Duration = Duration::from_millis(20);
 
 /// Connections that wait to be accepted, where the kernel's `somaxconn` allows as many.
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// A socket takes no more while so many bytes of it wait for their first transmission: a whole segment, and the start
+/// of another without which the client's kernel would be slow to acknowledge.
+pub const UNSENT_BYTES: i32 = 64 * 1024;
 /// What one `recv` may take from a socket into the core's own buffer.
 pub const RECV_BYTES: usize = 64 * 1024;
 /// A pooled buffer: one write of an upload, one read of a cold file.
@@ -137,6 +140,8 @@ pub const BUF_BYTES: usize = 256 * 1024;
 pub const PIPE_BYTES: usize = 1024 * 1024;
 /// A file send up to this is one read and one send.
 pub const READ_SEND_BYTES_MAX: usize = 16 * 1024;
+/// What one plain send gathers of an answer: heads, and parts that are read and sent.
+pub const GATHER_BYTES: usize = 128 * 1024;
 /// A file send up to this goes by sendfile, above by splice.
 pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
 /// Pages that were found in memory count for this long. They can go sooner; then the stall metric tells.
@@ -212,6 +217,8 @@ const _: () = {
     // A whole head arrives with one recv, or is put together from several.
     assert!(HEAD_BYTES_MAX <= RECV_BYTES);
     assert!(READ_SEND_BYTES_MAX < SENDFILE_BYTES_MAX && SENDFILE_BYTES_MAX <= PIPE_BYTES);
+    // What is kept of a head, and one part behind it, fit.
+    assert!(HEAD_KEPT_BYTES_MAX + READ_SEND_BYTES_MAX <= GATHER_BYTES && GATHER_BYTES <= TURN_BYTES);
     assert!(PIPE_BYTES <= TURN_BYTES && REQUEST_TURN_BYTES < TURN_BYTES);
     assert!(DISCARD_BYTES_MAX <= LINGER_BYTES_MAX);
     assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE && PIPES_KEPT_PER_CORE <= PIPES_PER_CORE);

@@ -8,14 +8,10 @@ use std::{
 
 use crate::{
     args::Settings,
-    load::{Pace, Plan, Script},
     result::{Case, Round},
     scenarios::{Cold, Once, Scenario, size},
     subject::Subject,
 };
-
-/// The longest that reading everything once may take.
-const READ_MAX_S: u64 = 600;
 
 /// The scenario.
 pub(super) struct ColdReads {
@@ -28,25 +24,6 @@ impl ColdReads {
     /// With a blob of the first size for each connection. On one server.
     pub fn new(settings: Settings) -> ColdReads {
         ColdReads { settings, cold: None }
-    }
-
-    /// Every connection reads one blob, once. The round is as long as the last of them took.
-    fn read(&self, case: &Case, subject: &Subject, scripts: Vec<Box<dyn Script>>) -> Result<Round, String> {
-        let plan = Plan {
-            pace: Pace::Closed,
-            warm_up: std::time::Duration::ZERO,
-            time: std::time::Duration::from_secs(READ_MAX_S),
-            ..self.settings.plan(case, subject)
-        };
-        let count = scripts.len() as u64;
-        let mut round = subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round;
-        if round.requests != count {
-            let why = round.first_error.unwrap_or_else(|| format!("it took longer than {READ_MAX_S} s"));
-            return Err(format!("{} of {count} blobs were read: {why}", round.requests));
-        }
-        // All began together.
-        round.seconds = round.latency.max_us / 1e6;
-        Ok(round)
     }
 }
 
@@ -68,13 +45,13 @@ impl Scenario for ColdReads {
         let cold = self.cold.clone().ok_or("the blobs were not prepared")?;
         let count = case.connections.unwrap_or(1) as usize;
         let hot = || (0..count).map(|_| Once::boxed(cold.exchange(0))).collect::<Vec<_>>();
-        self.read(case, subject, hot())?;
-        let hot_bytes_per_s = self.read(case, subject, hot())?.bytes_per_s();
+        self.settings.once(case, subject, hot())?;
+        let hot_bytes_per_s = self.settings.once(case, subject, hot())?.bytes_per_s();
         cold.drop_pages()?;
         let fio_bytes_per_s = fio(&cold.paths())?;
         cold.drop_pages()?;
         let scripts = (0..count).map(|index| Once::boxed(cold.exchange(index))).collect();
-        let mut round = self.read(case, subject, scripts)?;
+        let mut round = self.settings.once(case, subject, scripts)?;
         let bound = fio_bytes_per_s.min(hot_bytes_per_s);
         let ratio = round.bytes_per_s() / bound.max(1.0);
         round.figures.insert("fio_bytes_per_s".to_owned(), fio_bytes_per_s);

@@ -20,13 +20,6 @@ const PAIR: [&str; 2] = ["gantry", "nginx"];
 /// Debian's registry, which is distribution 2.
 const DEBIAN: &str = "docker-registry";
 
-/// A body so large that a round has to be longer for it.
-const LARGE_BYTES: u64 = 64 << 20;
-/// What a client that drops bodies takes at least, for a guess how long a round must be.
-const SLOWEST_BYTES_PER_S: f64 = 1e9;
-/// How many times each connection should get a body in a round.
-const TIMES_IN_A_ROUND: f64 = 4.0;
-
 /// Some cases of a scenario.
 struct Only {
     inner: Box<dyn Scenario>,
@@ -78,14 +71,7 @@ impl Bench {
 
     /// S1 to S3 with S4.
     pub(super) fn blobs(&mut self, size: u64) -> Result<Vec<Found>, String> {
-        if self.quick && size >= LARGE_BYTES {
-            return Err("left out: it takes minutes".to_owned());
-        }
-        let mut settings = self.with(&[size], &[16, 64]);
-        if size >= LARGE_BYTES {
-            let all = 64.0 * size as f64 / SLOWEST_BYTES_PER_S;
-            settings.time = settings.time.max(all * TIMES_IN_A_ROUND);
-        }
+        let settings = self.with(&[size], &[16, 64]);
         let cases = self.run("blobs", &settings, &PAIR)?;
         let [few, many] = &cases[..] else { return Err("16 and 64 connections are two cases".to_owned()) };
         let cpu = Found::from(ratio(few, Round::cpu_us_per_request)?);

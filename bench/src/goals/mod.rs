@@ -16,6 +16,7 @@ use crate::{
     args::Settings,
     compare, machine,
     peers::{self, Options},
+    report,
     result::{About, Case, Goal, Outcome, PeerRounds},
     scenarios::Scenario,
     subject::Subject,
@@ -65,7 +66,7 @@ pub fn run(only: &[String], quick: bool, mut settings: Settings) -> Result<bool,
         settings.warm_up = 0.1;
         settings.rounds = 1;
     }
-    settings.out.get_or_insert_with(|| PathBuf::from(RESULTS));
+    let to = settings.out.get_or_insert_with(|| PathBuf::from(RESULTS)).clone();
     let settings = settings.placed(true);
     let mut bench = Bench { settings, quick, about: machine::about(), cases: Vec::new() };
     let mut goals = Vec::new();
@@ -87,13 +88,19 @@ pub fn run(only: &[String], quick: bool, mut settings: Settings) -> Result<bool,
         let rows: Vec<Goal> =
             group.goals.iter().enumerate().map(row).filter(|goal| wanted(&goal.id)).collect();
         goals.extend(rows);
+        goals.sort_by_key(|goal: &Goal| goal.id[1..].parse::<u32>().unwrap_or(0));
+        // Who ends it early keeps what was measured.
+        report::write(&bench.outcome(&goals), &to)?;
     }
-    goals.sort_by_key(|goal: &Goal| goal.id[1..].parse::<u32>().unwrap_or(0));
-    let Bench { settings, about, cases, .. } = bench;
-    compare::finish(&settings, Outcome { about, cases, goals })
+    compare::finish(&bench.settings, bench.outcome(&goals))
 }
 
 impl Bench {
+    /// What is known so far.
+    fn outcome(&self, goals: &[Goal]) -> Outcome {
+        Outcome { about: self.about.clone(), cases: self.cases.clone(), goals: goals.to_vec() }
+    }
+
     /// Starts servers for one measure.
     fn start(&mut self, specs: &[&str], settings: &Settings) -> Result<Vec<Subject>, String> {
         let cpus = (!settings.server_cpus.is_empty()).then(|| settings.server_cpus.clone());

@@ -16,6 +16,7 @@ use crate::{
     args::Settings,
     content::{Blob, Noise},
     cost::{self, Meter},
+    leftovers::Dir,
     load,
     result::{Case, Round},
     scenarios::{Scenario, size},
@@ -96,28 +97,25 @@ impl Scenario for Upload {
 ///
 /// Errors: a sentence: it is not there.
 pub(super) fn openssl_cpu_us(length: u64, rounds: usize) -> Result<f64, String> {
-    let path = std::env::temp_dir().join(format!("gantry-bench-digest-{}", process::id()));
+    let dir = Dir::make("digest", None)?;
+    let path = dir.0.join("content");
     let written = File::create(&path).and_then(|mut file| io::copy(&mut Noise::new(1, length), &mut file));
-    let measured = written.map_err(|error| format!("{}: {error}", path.display())).and_then(|_| {
-        let own = Meter::of(process::id());
-        let once = |_| {
-            let before = own.read().map_err(|error| error.to_string())?;
-            let mut command = Command::new("openssl");
-            command.args(["dgst", "-sha256"]).arg(&path).stdout(Stdio::null());
-            let status =
-                command.status().map_err(|error| format!("openssl is needed for the digest: {error}"))?;
-            let after = own.read().map_err(|error| error.to_string())?;
-            match status.success() {
-                // We wait meanwhile: what is added is the child's.
-                true => Ok(cost::between(&before, &after).cpu_us),
-                false => Err(format!("openssl dgst: {status}")),
-            }
-        };
-        let mut all = (0..rounds.max(1)).map(once).collect::<Result<Vec<f64>, String>>()?;
-        all.sort_by(f64::total_cmp);
-        Ok(all[all.len() / 2])
-    });
-    // It lies in the folder for temporary files; what can't be removed there is the system's to remove.
-    let _ = std::fs::remove_file(&path);
-    measured
+    written.map_err(|error| format!("{}: {error}", path.display()))?;
+    let own = Meter::of(process::id());
+    let once = |_| {
+        let before = own.read().map_err(|error| error.to_string())?;
+        let mut command = Command::new("openssl");
+        command.args(["dgst", "-sha256"]).arg(&path).stdout(Stdio::null());
+        let status =
+            command.status().map_err(|error| format!("openssl is needed for the digest: {error}"))?;
+        let after = own.read().map_err(|error| error.to_string())?;
+        match status.success() {
+            // We wait meanwhile: what is added is the child's.
+            true => Ok(cost::between(&before, &after).cpu_us),
+            false => Err(format!("openssl dgst: {status}")),
+        }
+    };
+    let mut all = (0..rounds.max(1)).map(once).collect::<Result<Vec<f64>, String>>()?;
+    all.sort_by(f64::total_cmp);
+    Ok(all[all.len() / 2])
 }

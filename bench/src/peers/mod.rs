@@ -17,16 +17,14 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use oci::Digest;
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
-use crate::cost;
+use crate::leftovers::{self, Dir};
 use recipe::{Place, Recipe};
 use words::Words;
 
@@ -61,8 +59,6 @@ pub struct Options {
 const READY_MAX: Duration = Duration::from_secs(20);
 /// How often it is asked whether it is.
 const READY_LOOK: Duration = Duration::from_millis(1);
-/// How long a server may take to end before it is killed.
-const STOP_MAX: Duration = Duration::from_secs(5);
 /// How much of what a server said before it failed is shown.
 const TAIL_LINES: usize = 12;
 
@@ -168,7 +164,7 @@ pub fn start(spec: &str, options: &Options) -> Result<Peer, String> {
 }
 
 fn spawn(command: &mut Command, recipe: &Recipe) -> Result<Child, String> {
-    command.spawn().map_err(|error| format!("{} does not start: {error}", recipe.name))
+    leftovers::spawn(command).map_err(|error| format!("{} does not start: {error}", recipe.name))
 }
 
 impl Peer {
@@ -208,24 +204,8 @@ impl Peer {
     }
 
     fn stop(&mut self) {
-        let signal = |pid: u32, signal| {
-            // It may have ended by itself: then there is nobody to tell.
-            let _ = Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, signal));
-        };
-        if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        signal(self.pid(), Signal::TERM);
-        let end = Instant::now() + STOP_MAX;
-        while Instant::now() < end {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        for pid in cost::tree(self.pid()).unwrap_or_default() {
-            signal(pid, Signal::KILL);
-        }
+        leftovers::end(&[self.pid()]);
+        // It has ended: this only takes it off the system's list.
         let _ = self.child.wait();
     }
 }
@@ -233,33 +213,6 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// A directory that goes when nobody needs it.
-#[derive(Debug)]
-struct Dir(PathBuf);
-
-impl Dir {
-    fn make(name: &str, parent: Option<&Path>) -> Result<Dir, String> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let parent = parent.map_or_else(env::temp_dir, Path::to_owned);
-        let absolute = std::path::absolute(&parent).unwrap_or(parent);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let word: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let dir = absolute.join(format!("gantry-bench-{}-{count}-{word}", std::process::id()));
-        match fs::create_dir_all(&absolute).and_then(|()| fs::create_dir(&dir)) {
-            Ok(()) => Ok(Dir(dir)),
-            Err(error) => Err(format!("{}: {error}", dir.display())),
-        }
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} is left behind: {error}", self.0.display());
-        }
     }
 }
 

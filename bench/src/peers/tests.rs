@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 
 use super::*;
+use crate::cost;
 
 /// `false`, with a line that says so, if it is missing here.
 fn have(name: &str) -> bool {

@@ -7,13 +7,17 @@ use std::sync::{
 
 use oci::Digest;
 
-use super::{Scenario, get, size};
+use super::{Once, Scenario, get, size};
 use crate::{
     args::Settings,
     load::{Answer, Exchange, Reading, Script},
     result::{Case, Round},
     subject::Subject,
 };
+
+/// From this size on a round is not so many seconds but a body for each connection: in a second few of them end, and
+/// what was paid for those that don't would be counted to nobody.
+const LARGE_BYTES: u64 = 64 << 20;
 
 /// The scenario.
 pub struct Blobs {
@@ -39,18 +43,8 @@ impl Blobs {
 
 impl Scenario for Blobs {
     fn cases(&self) -> Vec<Case> {
-        let mut cases = Vec::new();
-        for size_bytes in &self.settings.sizes {
-            for connections in &self.settings.connections {
-                let rate = self.settings.rate.map_or(String::new(), |rate| format!(", {rate} requests/s"));
-                let name = format!("{}, {connections} connections{rate}", size(*size_bytes));
-                let mut case = self.settings.case("blobs", name);
-                case.size_bytes = Some(*size_bytes);
-                case.connections = Some(*connections);
-                cases.push(case);
-            }
-        }
-        cases
+        let loads: Vec<_> = self.settings.sizes.iter().map(|bytes| (size(*bytes), *bytes)).collect();
+        self.settings.cases("blobs", loads.iter().map(|(name, bytes)| (name.as_str(), *bytes)))
     }
 
     fn takes_file_servers(&self) -> bool {
@@ -64,10 +58,20 @@ impl Scenario for Blobs {
     fn round(&mut self, case: &Case, subject: &mut Subject) -> Result<Round, String> {
         let blob = subject.give(self.settings.seed, case.size_bytes.unwrap_or(0))?;
         let request = get(subject, &subject.blob_target(&blob), "");
-        let every = self.settings.verify_every;
-        let scripts = pulls(case.connections.unwrap_or(1), &request, blob.length, blob.digest, every);
-        let plan = self.settings.plan(case, subject);
-        Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round)
+        let (connections, every) = (case.connections.unwrap_or(1), self.settings.verify_every);
+        if blob.length < LARGE_BYTES || case.rate.is_some() {
+            let scripts = pulls(connections, &request, blob.length, blob.digest, every);
+            let plan = self.settings.plan(case, subject);
+            return Ok(subject.load(&case.name, &plan, &self.settings.pins(), scripts)?.round);
+        }
+        let body = |reading| Once::boxed(Exchange::new(request.clone(), &[200], reading));
+        // The round would wait for one that is hashed, so that goes before.
+        let verify = Reading::Verify { length: blob.length, digest: blob.digest };
+        let verified = self.settings.once(case, subject, vec![body(verify)])?;
+        let drop = |_| body(Reading::Drop { length: Some(blob.length) });
+        let mut round = self.settings.once(case, subject, (0..connections).map(drop).collect())?;
+        round.verified += verified.verified;
+        Ok(round)
     }
 }
 

@@ -10,16 +10,22 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use rustix::fs::{Advice, fadvise};
 
 use super::get;
 use crate::{
+    args::Settings,
     content::Blob,
-    load::{Answer, Exchange, Reading, Script},
+    load::{Answer, Exchange, Pace, Plan, Reading, Script},
+    result::{Case, Round},
     subject::Subject,
 };
+
+/// The longest that connections may take which do one thing each.
+const ONCE_TIME: Duration = Duration::from_secs(300);
 
 /// The blobs of one server.
 pub struct Cold {
@@ -100,6 +106,31 @@ impl Once {
     /// With that one thing.
     pub fn boxed(exchange: Exchange) -> Box<dyn Script> {
         Box::new(Once(Some(exchange)))
+    }
+}
+
+impl Settings {
+    /// Every connection does its one thing, all at once. The round is as long as the last of them took.
+    ///
+    /// Errors: a sentence, also if one of them failed: the others would be measured beside an idle connection.
+    pub fn once(
+        &self,
+        case: &Case,
+        subject: &Subject,
+        scripts: Vec<Box<dyn Script>>,
+    ) -> Result<Round, String> {
+        let plan =
+            Plan { pace: Pace::Closed, warm_up: Duration::ZERO, time: ONCE_TIME, ..self.plan(case, subject) };
+        let count = scripts.len() as u64;
+        let mut round = subject.load(&case.name, &plan, &self.pins(), scripts)?.round;
+        if round.requests != count {
+            let late = || format!("it took longer than {} s", ONCE_TIME.as_secs());
+            let why = round.first_error.unwrap_or_else(late);
+            return Err(format!("{} of {count} bodies came: {why}", round.requests));
+        }
+        // All began together.
+        round.seconds = round.latency.max_us / 1e6;
+        Ok(round)
     }
 }
 

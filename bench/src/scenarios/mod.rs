@@ -99,6 +99,21 @@ impl Settings {
         }
     }
 
+    /// A case for each of these loads (a name and the size of a body) with each number of connections.
+    pub fn cases<'a>(&self, scenario: &str, loads: impl Iterator<Item = (&'a str, u64)>) -> Vec<Case> {
+        let rate = self.rate.map_or(String::new(), |rate| format!(", {rate} requests/s"));
+        let mut cases = Vec::new();
+        for (name, size_bytes) in loads {
+            for connections in &self.connections {
+                let mut case = self.case(scenario, format!("{name}, {connections} connections{rate}"));
+                case.size_bytes = Some(size_bytes);
+                case.connections = Some(*connections);
+                cases.push(case);
+            }
+        }
+        cases
+    }
+
     /// A case without peers yet.
     pub fn case(&self, scenario: &str, name: String) -> Case {
         Case {

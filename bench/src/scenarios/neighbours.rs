@@ -87,7 +87,7 @@ impl Neighbours {
         subject: &mut Subject,
         neighbours: Vec<Box<dyn Script>>,
     ) -> Result<Round, String> {
-        let shares_at_nice = Some(5);
+        let shares_at_nice = Some(19);
         let plan = Plan { pace: Pace::Closed, shares_at_nice, ..self.settings.plan(case, subject) };
         let (others, hot) =
             load::run(&plan, neighbours, |_, _, _| (), |_| self.hot_with_stalls(case, subject))?;

@@ -63,16 +63,8 @@ impl Ranges {
 
 impl Scenario for Ranges {
     fn cases(&self) -> Vec<Case> {
-        let mut cases = Vec::new();
-        for (name, kind) in KINDS {
-            for connections in &self.settings.connections {
-                let mut case = self.settings.case("ranges", format!("{name}, {connections} connections"));
-                case.size_bytes = Some(if kind == Kind::Chunks { CHUNK_BYTES } else { PART_BYTES });
-                case.connections = Some(*connections);
-                cases.push(case);
-            }
-        }
-        cases
+        let body = |kind| if kind == Kind::Chunks { CHUNK_BYTES } else { PART_BYTES };
+        self.settings.cases("ranges", KINDS.iter().map(|(name, kind)| (*name, body(*kind))))
     }
 
     fn takes_file_servers(&self) -> bool {

@@ -8,10 +8,13 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::{self, Command, Output},
+    process::{self, Command, Output, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_gantry-bench");
@@ -234,16 +237,21 @@ fn a_goal_is_measured_and_written() {
     let _turn = alone();
     let folder = Folder::new("goals");
     let out = format!("--out={}", folder.0.display());
-    let output = bench(["goals", "--quick", "--only=S12,S14", &out]);
+    let output = bench(["goals", "--quick", "--only=S12,S13,S14", &out]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", output.status);
     let results: Value = serde_json::from_slice(&fs::read(folder.0.join("results.json")).unwrap()).unwrap();
-    let [untouched, asked, _half, allocations] = &results["goals"].as_array().unwrap()[..] else {
+    let [untouched, asked, _half, busy, upload, allocations] = &results["goals"].as_array().unwrap()[..]
+    else {
         panic!("{results:#}")
     };
     assert_eq!((&untouched["id"], &allocations["id"]), (&"S12".into(), &"S14".into()));
     for row in [untouched, asked] {
         assert!(row["measured"].as_f64().is_some_and(|bytes| bytes <= 2048.0), "{row:#}");
+    }
+    for row in [busy, upload] {
+        assert_eq!(row["id"], "S13");
+        assert!(row["measured"].as_f64().is_some_and(|bytes| bytes <= 96.0 * 1048576.0), "{row:#}");
     }
     assert!(allocations["measured"].is_null(), "{allocations:#}");
     for name in ["report.md", "report.html"] {
@@ -251,6 +259,38 @@ fn a_goal_is_measured_and_written() {
             fs::read_to_string(folder.0.join(name)).unwrap().contains("PSS of a connection after a request"),
             "{name}"
         );
+    }
+}
+
+/// Who presses Ctrl-C finds neither servers nor data of them afterwards.
+#[test]
+fn a_signal_leaves_nothing_behind() {
+    let _turn = alone();
+    for signal in [Signal::INT, Signal::TERM] {
+        let folder = Folder::new("signal");
+        let arguments = ["compare", "blobs", "--peers=gantry", "--time=600", "--rounds=1", "--json"];
+        let mut command = Command::new(BENCH);
+        command.args(arguments).env("GANTRY_BIN", gantry()).env("TMPDIR", &folder.0);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        let server = loop {
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+            let data = fs::read_dir(&folder.0).unwrap().next();
+            if let (Some(server), Some(_)) = (children.split_whitespace().next(), data) {
+                break PathBuf::from(format!("/proc/{server}"));
+            }
+            assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "no server was started");
+            thread::sleep(Duration::from_millis(5));
+        };
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(128 + signal.as_raw()));
+        let left: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+        // It has ended; the system may take a moment to bury it.
+        while server.exists() {
+            assert!(Instant::now() < until, "{} is still there", server.display());
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -7,16 +7,13 @@ use std::{io, net::SocketAddr, rc::Rc};
 
 use oci::{Asked, Endpoint, Method, Problem, RangeHeader};
 
-use super::{Body, Core, Response, body::Incoming, unread::Unread};
+use super::{Body, Core, Response, body::Incoming, response::Gathered, unread::Unread};
 use crate::{
     access::AccessRecord,
     api,
     http::{BodyLength, Head, Parsed, parse},
     io::{Instant, Sent, Socket, wall_micros},
-    limits::{
-        DISCARD_TIME, HEAD_KEPT_BYTES_MAX, LINGER_BYTES_MAX, LINGER_TIME, READ_SEND_BYTES_MAX,
-        REQUEST_TURN_BYTES, STALL, TURN_BYTES,
-    },
+    limits::{DISCARD_TIME, LINGER_BYTES_MAX, LINGER_TIME, REQUEST_TURN_BYTES, STALL, TURN_BYTES},
     metrics::NO_ENDPOINT,
 };
 
@@ -133,6 +130,7 @@ pub async fn connection(core: Rc<Core>, mut conn: Connection) {
                     conn.finish(&core, 0);
                     return;
                 }
+                core.io.queue().await;
             }
             Step::Close => return Box::pin(conn.linger(&core)).await,
         }
@@ -405,9 +403,9 @@ impl Connection {
                 return Ok(Progress::Turn);
             }
             let sendable = response.sendable();
+            let waits = sendable == 0 && response.waits();
             let more_parts = response.has_more_parts();
             let head = &response.head[response.head_sent..];
-            let head_len = head.len();
             let sent = match &mut response.body {
                 Body::Empty if head.is_empty() => return Ok(Progress::Done),
                 Body::Empty => core.io.send(&self.socket, [head, &[]], false)?,
@@ -420,22 +418,18 @@ impl Connection {
                     None if head.is_empty() => return Ok(Progress::Cold),
                     None => core.io.send(&self.socket, [head, &[]], false)?,
                 },
-                Body::File(part) if part.span.is_empty() => {
-                    if head.is_empty() {
-                        if response.next_part() {
-                            continue;
-                        }
-                        return Ok(Progress::Done);
+                Body::File(part) if head.is_empty() && part.span.is_empty() => {
+                    if response.next_part() {
+                        continue;
                     }
-                    core.io.send(&self.socket, [head, &[]], more_parts)?
+                    return Ok(Progress::Done);
                 }
                 // The rest of it is not there yet, or is held back.
-                Body::File(_) if sendable == 0 && head.is_empty() => return Ok(Progress::Cold),
-                Body::File(_) if sendable == 0 => core.io.send(&self.socket, [head, &[]], false)?,
+                Body::File(_) if waits && head.is_empty() => return Ok(Progress::Cold),
+                Body::File(_) if waits => core.io.send(&self.socket, [head, &[]], false)?,
                 Body::File(part) => {
                     let whole = usize::try_from(sendable).unwrap_or(usize::MAX);
                     let more_parts = more_parts && sendable == part.span.len();
-                    let file = &part.blob.file;
                     if let Some(window) = part.in_window() {
                         let more = more_parts || window.len() < whole;
                         if head.is_empty() {
@@ -443,31 +437,33 @@ impl Connection {
                         } else {
                             core.io.send(&self.socket, [head, window], more)?
                         }
-                    } else if whole <= READ_SEND_BYTES_MAX
-                        && head_len <= HEAD_KEPT_BYTES_MAX
-                        && !self.socket.is_stranded()
-                    {
-                        // Behind the head, so that one plain send takes both.
-                        let mut small = core.small.borrow_mut();
-                        small[..head_len].copy_from_slice(head);
-                        let into = &mut small[head_len..head_len + whole];
-                        let Some(count) = core.io.read_now(file, part.span.start, into)? else {
-                            return Ok(Progress::Cold);
-                        };
-                        if count == 0 {
-                            return Err(io::ErrorKind::UnexpectedEof.into());
-                        }
-                        let more = more_parts || count < whole;
-                        core.io.send(&self.socket, [&small[..head_len + count], &[]], more)?
-                    } else if !head.is_empty() {
-                        core.io.send(&self.socket, [head, &[]], true)?
                     } else {
-                        let len = whole.min(TURN_BYTES);
-                        let more = more_parts || len < whole;
-                        match core.io.send_file(&self.socket, file, part.span.start, len, more)? {
-                            Sent::Bytes(count) => Some(count),
-                            Sent::SocketFull => None,
-                            Sent::Cold => return Ok(Progress::Cold),
+                        let mut buffer = core.gathered.borrow_mut();
+                        let gathered = if self.socket.is_stranded() {
+                            Gathered::Nothing
+                        } else {
+                            part.gather(&core.io, head, sendable, &mut buffer)?
+                        };
+                        match gathered {
+                            Gathered::Bytes { len, more } => {
+                                core.io.send(&self.socket, [&buffer[..len], &[]], more)?
+                            }
+                            Gathered::Nothing => {
+                                let len = whole.min(TURN_BYTES);
+                                let more = more_parts || len < whole;
+                                match core.io.send_file(
+                                    &self.socket,
+                                    &part.blob.file,
+                                    part.span.start,
+                                    len,
+                                    more,
+                                )? {
+                                    Sent::Bytes(count) => Some(count),
+                                    Sent::SocketFull => None,
+                                    Sent::Cold => return Ok(Progress::Cold),
+                                }
+                            }
+                            Gathered::Cold => return Ok(Progress::Cold),
                         }
                     }
                 }
@@ -477,14 +473,7 @@ impl Connection {
             if let Some(exchange) = &mut self.exchange {
                 exchange.sent_bytes += count as u64;
             }
-            let of_head = count.min(head_len);
-            response.head_sent += of_head;
-            match &mut response.body {
-                Body::Empty => {}
-                Body::Bytes(bytes) => drop(bytes.split_to(count - of_head)),
-                Body::File(part) => part.advance(count - of_head),
-                Body::Pass(pass) => pass.advance(count - of_head),
-            }
+            response.advance(count);
         }
     }
 

@@ -32,8 +32,8 @@ use crate::{
     http::HttpDate,
     io::{Instant, Io, out_of_descriptors, unix_time},
     limits::{
-        BODIES_BYTES_PER_CORE, HEAD_KEPT_BYTES_MAX, HEADS_KEPT_PER_CORE, LINK_AGE_MAX, LINKS_PER_CORE,
-        Limits, MANIFEST_CACHE_BYTES_PER_CORE, OPEN_FILES_PER_CORE, READ_SEND_BYTES_MAX, RECV_BYTES,
+        BODIES_BYTES_PER_CORE, GATHER_BYTES, HEAD_KEPT_BYTES_MAX, HEADS_KEPT_PER_CORE, LINK_AGE_MAX,
+        LINKS_PER_CORE, Limits, MANIFEST_CACHE_BYTES_PER_CORE, OPEN_FILES_PER_CORE, RECV_BYTES,
         TOUCHES_A_BATCH,
     },
     metrics::CoreCounters,
@@ -64,7 +64,7 @@ pub struct Core {
     touched: RefCell<Vec<Digest>>,
     access: RefCell<AccessLog>,
     recv: RefCell<Box<[u8]>>,
-    small: RefCell<Box<[u8]>>,
+    gathered: RefCell<Box<[u8]>>,
     spare_heads: RefCell<Vec<Vec<u8>>>,
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     spare_exchanges: RefCell<Vec<Box<Exchange>>>,
@@ -164,7 +164,7 @@ impl Core {
             touched: RefCell::new(Vec::with_capacity(TOUCHES_A_BATCH)),
             access: RefCell::new(parts.access),
             recv: RefCell::new(vec![0; RECV_BYTES].into_boxed_slice()),
-            small: RefCell::new(vec![0; HEAD_KEPT_BYTES_MAX + READ_SEND_BYTES_MAX].into_boxed_slice()),
+            gathered: RefCell::new(vec![0; GATHER_BYTES].into_boxed_slice()),
             spare_heads: RefCell::default(),
             spare_exchanges: RefCell::default(),
             turn_began: Cell::new(Instant::now()),

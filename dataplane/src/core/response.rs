@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, ErrorKind},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
 };
@@ -18,8 +19,8 @@ use crate::{
     cache::Lease,
     fill::{Advance, Pass, Reader},
     http::Lines,
-    io::{Buf, File, is_damage},
-    limits::{BUF_BYTES, POOL_RETRY},
+    io::{Buf, File, Io, is_damage},
+    limits::{BUF_BYTES, POOL_RETRY, READ_SEND_BYTES_MAX},
 };
 
 /// A blob that this core has open.
@@ -59,16 +60,36 @@ pub struct FilePart {
     pub span: Span,
     /// Bytes of it that had to be read, because memory did not have them.
     window: Option<Window>,
+    /// The read after that, which is under way while the window is sent.
+    ahead: Option<Ahead>,
     /// The parts after this one.
     rest: Option<Box<Multipart>>,
     /// The fill that the file belongs to, as long as not all of it may be sent.
     filling: Option<Box<Reader>>,
 }
 
+/// What one call can send of an answer that has a file in it.
+pub(super) enum Gathered {
+    /// So many bytes of the buffer. `more`: something follows them at once.
+    Bytes { len: usize, more: bool },
+    /// Nothing: what comes next is sent from its file.
+    Nothing,
+    /// Nothing: what comes next is not in memory.
+    Cold,
+}
+
 struct Window {
     at: u64,
     buf: Buf,
 }
+
+struct Ahead {
+    at: u64,
+    read: Read,
+}
+
+/// A read under way.
+type Read = Pin<Box<dyn Future<Output = (io::Result<usize>, Buf)>>>;
 
 /// The parts of a `multipart/byteranges` body, RFC 9110 §14.6.
 struct Multipart {
@@ -135,22 +156,52 @@ impl Response {
         }
     }
 
+    /// Whether the rest of its span is not there yet, or is held back.
+    pub fn waits(&mut self) -> bool {
+        match &mut self.body {
+            Body::File(part) => !part.span.is_empty() && part.sendable() == 0,
+            Body::Empty | Body::Bytes(_) | Body::Pass(_) => false,
+        }
+    }
+
     /// Moves on to the next part, if there is one.
     pub fn next_part(&mut self) -> bool {
         let Body::File(part) = &mut self.body else { return false };
         let Some(rest) = &mut part.rest else { return false };
         self.head.clear();
         self.head_sent = 0;
-        if let Some(span) = rest.spans.get(rest.next).copied() {
-            rest.part_head(rest.next, &mut self.head);
-            rest.next += 1;
-            part.span = span;
-        } else {
-            rest.end(&mut self.head);
-            part.rest = None;
+        // A vector takes all that is written.
+        match rest.write_head(rest.next, &mut self.head) {
+            Ok(Some(span)) => {
+                rest.next += 1;
+                part.span = span;
+            }
+            Ok(None) | Err(_) => part.rest = None,
         }
         part.window = None;
         true
+    }
+
+    /// The next `count` bytes of the answer are sent.
+    pub fn advance(&mut self, mut count: usize) {
+        loop {
+            let of_head = count.min(self.head.len() - self.head_sent);
+            self.head_sent += of_head;
+            count -= of_head;
+            match &mut self.body {
+                Body::Empty => return,
+                Body::Bytes(bytes) => return drop(bytes.split_to(count)),
+                Body::Pass(pass) => return pass.advance(count),
+                Body::File(part) => {
+                    let of_span = usize::try_from(part.span.len()).unwrap_or(usize::MAX).min(count);
+                    part.advance(of_span);
+                    count -= of_span;
+                }
+            }
+            if count == 0 || !self.next_part() {
+                return;
+            }
+        }
     }
 
     /// The file that is being sent did not give its bytes.
@@ -173,6 +224,7 @@ impl Response {
     pub fn release_window(&mut self) {
         if let Body::File(part) = &mut self.body {
             part.window = None;
+            part.ahead = None;
         }
     }
 
@@ -199,12 +251,23 @@ impl Response {
         core.counters.cold_read();
         // The old window's buffer goes home before another is asked for.
         part.window = None;
-        let len = usize::try_from(part.sendable()).unwrap_or(BUF_BYTES).min(BUF_BYTES);
-        let at = part.span.start;
+        let end = part.span.start + part.sendable();
+        let (at, file) = (part.span.start, &part.blob.file);
         let until = core.io.now() + core.limits.send_stall_timeout;
+        let mut ahead = part.ahead.take().filter(|ahead| ahead.at == at);
         loop {
-            let buf = core.io.buf().await;
-            let (result, buf) = core.io.read(&part.blob.file, at, len, buf).await;
+            let read = match ahead.take() {
+                Some(ahead) => ahead.read,
+                None => read_window(core, file, at, end, core.io.buf().await),
+            };
+            // The disk goes on while this is sent.
+            let next = at + BUF_BYTES as u64;
+            part.ahead = core
+                .io
+                .spare_buf()
+                .filter(|_| next < end)
+                .map(|buf| Ahead { at: next, read: read_window(core, file, next, end, buf) });
+            let (result, buf) = read.await;
             let error = match result {
                 Ok(0) => ErrorKind::UnexpectedEof.into(),
                 Ok(_) => {
@@ -224,6 +287,12 @@ impl Response {
             core.io.sleep_until(core.io.now() + POOL_RETRY).await;
         }
     }
+}
+
+/// Starts to read a window at `at`, of a span that ends at `end`.
+fn read_window(core: &Core, file: &File, at: u64, end: u64, buf: Buf) -> Read {
+    let len = usize::try_from(end - at).unwrap_or(BUF_BYTES).min(BUF_BYTES);
+    Box::pin(core.io.read(file, at, len, buf))
 }
 
 impl OpenBlob {
@@ -254,7 +323,7 @@ impl OpenBlob {
 impl FilePart {
     /// All that `span` says.
     pub fn new(blob: Rc<OpenBlob>, span: Span) -> FilePart {
-        FilePart { blob, span, window: None, rest: None, filling: None }
+        FilePart { blob, span, window: None, ahead: None, rest: None, filling: None }
     }
 
     /// The same of a file that is being filled.
@@ -295,50 +364,90 @@ impl FilePart {
     }
 
     /// `count` bytes of the span are sent.
-    pub fn advance(&mut self, count: usize) {
+    fn advance(&mut self, count: usize) {
         self.span.start += count as u64;
         if self.in_window().is_none() {
             self.window = None;
         }
+    }
+
+    /// Puts what comes next into `buffer`: what is left of the head, parts that are read and sent, and the heads
+    /// between them. It ends before what is sent from its file, what is not in memory, and what does not fit; and
+    /// behind `sendable` bytes of the span, if no more of it may be sent now.
+    pub(super) fn gather(
+        &self,
+        io: &Io,
+        head: &[u8],
+        sendable: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<Gathered> {
+        let mut len = head.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&head[..len]);
+        let mut span = Span { start: self.span.start, end: self.span.start + sendable };
+        let is_all = span.end == self.span.end;
+        let mut next = self.rest.as_ref().map_or(0, |rest| rest.next);
+        let mut is_first = true;
+        while len >= head.len() {
+            if !span.is_empty() {
+                let wanted = usize::try_from(span.len()).unwrap_or(usize::MAX);
+                if wanted > READ_SEND_BYTES_MAX {
+                    break;
+                }
+                let Some(into) = buffer.get_mut(len..len + wanted) else { break };
+                let count = match io.read_now(&self.blob.file, span.start, into)? {
+                    None if is_first => return Ok(Gathered::Cold),
+                    None => break,
+                    Some(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                    Some(count) => count,
+                };
+                len += count;
+                if (count as u64) < span.len() {
+                    break;
+                }
+            }
+            // What comes after it may have to wait as well.
+            if !is_all || self.filling.is_some() {
+                return Ok(Gathered::Bytes { len, more: false });
+            }
+            let Some(rest) = &self.rest else { return Ok(Gathered::Bytes { len, more: false }) };
+            let mut room = &mut buffer[len..];
+            let Ok(head_span) = rest.write_head(next, &mut room) else { break };
+            let left = room.len();
+            len = buffer.len() - left;
+            let Some(head_span) = head_span else { return Ok(Gathered::Bytes { len, more: false }) };
+            (span, next, is_first) = (head_span, next + 1, false);
+        }
+        Ok(if len == 0 { Gathered::Nothing } else { Gathered::Bytes { len, more: true } })
     }
 }
 
 impl Multipart {
     const BOUNDARY_LEN: usize = 32;
 
-    fn part_head(&self, index: usize, out: &mut Vec<u8>) {
-        let span = self.spans[index];
-        if index > 0 {
-            out.extend_from_slice(b"\r\n");
+    /// Writes the head of the part with this index and gives its span; after the last the body's end, and `None`.
+    fn write_head(&self, index: usize, out: &mut impl io::Write) -> io::Result<Option<Span>> {
+        let span = self.spans.get(index).copied();
+        out.write_all(if index > 0 { b"\r\n--" } else { b"--" })?;
+        out.write_all(&self.boundary)?;
+        match span {
+            Some(Span { start, end }) => write!(
+                out,
+                "\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {start}-{}/{}\r\n\r\n",
+                end - 1,
+                self.size_bytes
+            )?,
+            None => out.write_all(b"--\r\n")?,
         }
-        out.extend_from_slice(b"--");
-        out.extend_from_slice(&self.boundary);
-        let fields = format!(
-            "\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {}-{}/{}\r\n\r\n",
-            span.start,
-            span.end - 1,
-            self.size_bytes
-        );
-        out.extend_from_slice(fields.as_bytes());
-    }
-
-    fn end(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"\r\n--");
-        out.extend_from_slice(&self.boundary);
-        out.extend_from_slice(b"--\r\n");
+        Ok(span)
     }
 
     fn length(&self) -> u64 {
-        let mut scratch = Vec::new();
-        let mut length = 0;
-        for (index, span) in self.spans.iter().enumerate() {
-            scratch.clear();
-            self.part_head(index, &mut scratch);
-            length += scratch.len() as u64 + span.len();
+        let mut heads = Vec::new();
+        for index in 0..=self.spans.len() {
+            // A vector takes all that is written.
+            let _ = self.write_head(index, &mut heads);
         }
-        scratch.clear();
-        self.end(&mut scratch);
-        length + scratch.len() as u64
+        heads.len() as u64 + self.spans.iter().map(|span| span.len()).sum::<u64>()
     }
 }
 

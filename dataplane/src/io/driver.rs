@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::Future,
     io,
     os::fd::OwnedFd,
@@ -53,6 +54,8 @@ pub(super) struct Inner {
     pub(super) sockets: RefCell<SocketTable>,
     pub(super) timers: Timers,
     paused: RefCell<Vec<Waker>>,
+    /// Of these one goes on for each pass through the set.
+    queued: RefCell<VecDeque<Waker>>,
     pool: Pool,
     home: Home,
     pub(super) pipes: Pipes,
@@ -83,6 +86,7 @@ impl Io {
             sockets: RefCell::default(),
             timers: Timers::default(),
             paused: RefCell::default(),
+            queued: RefCell::default(),
             pool,
             home: Home::default(),
             pipes: Pipes::default(),
@@ -128,6 +132,11 @@ impl Io {
     /// A pooled buffer, as soon as there is one.
     pub async fn buf(&self) -> Buf {
         self.0.home.wait().await
+    }
+
+    /// A pooled buffer for a read that nobody waits for yet, if there are many left.
+    pub fn spare_buf(&self) -> Option<Buf> {
+        self.0.home.spare()
     }
 
     /// Runs `task` on this core until it ends. Once the core ends, it is dropped.
@@ -186,21 +195,36 @@ impl Io {
     pub async fn pause(&self) {
         // A task that wakes itself would be run before the runtime looks at its events again, and a timer
         // is rounded up to a millisecond: so pass through the set.
+        self.pass(|waker| self.0.paused.borrow_mut().push(waker)).await;
+    }
+
+    /// The same, and those who wait here go on one by one, with a look at all sockets between them: for turns that
+    /// are long, of which several may be due at once.
+    pub async fn queue(&self) {
+        self.pass(|waker| self.0.queued.borrow_mut().push_back(waker)).await;
+    }
+
+    async fn pass(&self, file: impl Fn(Waker)) {
         let mut first = true;
         std::future::poll_fn(|context| {
             if !first {
                 return Poll::Ready(());
             }
             first = false;
-            let mut paused = self.0.paused.borrow_mut();
-            paused.push(context.waker().clone());
-            if paused.len() == 1 {
-                // Only a counter about to overflow refuses this, and then the set is ready already.
-                let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
+            let is_armed = !self.0.paused.borrow().is_empty() || !self.0.queued.borrow().is_empty();
+            file(context.waker().clone());
+            if !is_armed {
+                self.arm();
             }
             Poll::Pending
         })
         .await;
+    }
+
+    /// Has the set be ready, and those who paused go on with that.
+    fn arm(&self) {
+        // Only a counter about to overflow refuses this, and then the set is ready already.
+        let _ = rustix::io::write(&self.0.wake, &1_u64.to_ne_bytes());
     }
 
     /// 64 bits that nobody can tell in advance to any purpose; not for secrets.
@@ -255,6 +279,13 @@ impl Io {
         let _ = rustix::io::read(&self.0.wake, &mut counter[..]);
         for waker in self.0.paused.borrow_mut().drain(..) {
             waker.wake();
+        }
+        let mut queued = self.0.queued.borrow_mut();
+        if let Some(waker) = queued.pop_front() {
+            waker.wake();
+        }
+        if !queued.is_empty() {
+            self.arm();
         }
     }
 

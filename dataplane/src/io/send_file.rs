@@ -15,6 +15,9 @@ use super::{
 };
 use crate::limits::{PIPE_BYTES, RESIDENT_TIME, SENDFILE_BYTES_MAX};
 
+/// Pages that fit into a segment beside a head: the kernel's `MAX_SKB_FRAGS` without one.
+const SEGMENT_PAGES: u64 = 16;
+
 /// What became of a file send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -56,8 +59,21 @@ impl Io {
         {
             return self.splice_file(socket, file, pipe, at, len, more);
         }
-        let mut offset = at;
-        match rustix::io::retry_on_intr(|| rustix::fs::sendfile(socket.fd(), file, Some(&mut offset), len)) {
+        let first = bytes_of_first_call(at, len);
+        match self.sendfile(socket, file, at, first)? {
+            // What is known of its pages still holds for the others.
+            Sent::Bytes(count) if count == first && first < len => {
+                match self.sendfile(socket, file, at + count as u64, len - count)? {
+                    Sent::Bytes(more) => Ok(Sent::Bytes(count + more)),
+                    Sent::SocketFull | Sent::Cold => Ok(Sent::Bytes(count)),
+                }
+            }
+            sent => Ok(sent),
+        }
+    }
+
+    fn sendfile(&self, socket: &Socket, file: &File, mut at: u64, len: usize) -> io::Result<Sent> {
+        match rustix::io::retry_on_intr(|| rustix::fs::sendfile(socket.fd(), file, Some(&mut at), len)) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => Ok(Sent::Bytes(count)),
             Err(Errno::AGAIN) => {
@@ -154,6 +170,15 @@ impl Io {
         }
         Ok(true)
     }
+}
+
+/// What goes by a call of its own when a span begins in the middle of a page. A segment has 17 fragments: one for the
+/// head and 16 for pages. With a page more it is closed before it is full, and so sent by the call's end together with
+/// the next one, which then waits for the pacing timer; a full one leaves at once, and so does one that a call ends.
+fn bytes_of_first_call(at: u64, len: usize) -> usize {
+    let into_page = at % PAGE_BYTES;
+    let pages = (SEGMENT_PAGES * PAGE_BYTES - into_page) as usize;
+    if into_page == 0 { len } else { len.min(pages) }
 }
 
 /// Whether the page cache has every page of a span. `None`: this kernel or file system can't tell.

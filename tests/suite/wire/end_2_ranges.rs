@@ -197,6 +197,29 @@ legs! {
         }
     }
 
+    /// Parts that are read and sent together, more of them than go into one send, between parts that are sent from the
+    /// file.
+    fn small_and_large_parts_take_turns(leg) {
+        let server = Server::start(leg);
+        let mut client = server.client();
+        let blob = noise(20, 12 << 20);
+        let digest = client.push_blob(REPOSITORY, &blob);
+        let target = format!("/v2/{REPOSITORY}/blobs/{digest}");
+        let lengths = [1, 16_384, 16_385, 12_000, 65_536, 300_000];
+        let specs: Vec<Spec> = (0..36)
+            .map(|index| (index * 330_001 + 7, lengths[index * index % lengths.len()]))
+            .map(|(first, length)| Spec::FromTo(first, first + length - 1))
+            .collect();
+        let small: Vec<Spec> = (0..36).map(|index| Spec::FromTo(index * 330_001, index * 330_001 + 16_383)).collect();
+        for specs in [specs, small] {
+            let answer = ask(&mut client, &target, &header(&specs));
+            assert_eq!(parts(&answer).len(), specs.len());
+            for part in parts(&answer) {
+                assert!(part.bytes == blob[part.first..=part.last], "{} to {}", part.first, part.last);
+            }
+        }
+    }
+
     /// stargz falls back to single ranges only on 400.
     fn a_thousand_and_twenty_four_ranges_are_served_and_one_more_is_400(leg) {
         let server = Server::start(leg);
