@@ -59,7 +59,8 @@ impl Planes {
             .map_err(|error| error.to_string())?;
         let (control, lanes) = Control::lanes(limits::QUESTIONS_MAX, limits::FORWARDS_MAX);
         let failed: dataplane::Failed = Arc::new(move |why| stop.fail(why));
-        let joints = Joints { control, epochs, writes, failed, faults: Faults::none() };
+        let pinned = pinned(config);
+        let joints = Joints { control, epochs, writes, failed, pinned, faults: Faults::none() };
         let mut home = |digests: Vec<oci::Digest>| {
             plane.home_blocking(&digests).map_err(|error| {
                 tracing::error!(error = error.message(), "the metadata can't be read");
@@ -125,6 +126,18 @@ fn writes(data: &Path) -> Result<Writes, String> {
         writes.refuse(Refusal::MarkFound);
     }
     Ok(writes)
+}
+
+/// Whether a repository of an upstream, by its name here, is one of those whose blobs are kept.
+fn pinned(config: &Config) -> dataplane::Pinned {
+    let prefixes: Vec<Box<str>> =
+        config.namespaces.iter().map(|namespace| namespace.prefix.clone()).collect();
+    let patterns = config.cache.pin.clone();
+    Arc::new(move |origin| {
+        let Some(prefix) = prefixes.get(usize::from(origin.upstream)) else { return false };
+        let name = format!("{prefix}/{}", origin.repository);
+        patterns.iter().any(|pattern| pattern.matches(&name))
+    })
 }
 
 /// The data plane's part of the configuration.

@@ -16,7 +16,7 @@ mod store;
 pub mod testing;
 
 pub use io::{Call, Faults};
-pub use running::{Failed, Joints, Running, Shared, StartError, start};
+pub use running::{Failed, Joints, Pinned, Running, Shared, StartError, start};
 pub use store::{CacheSize, Cleared};
 
 use std::{

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use control::{Control, CoreHealth, Epochs, Health, Writes, WritesHealth};
+use control::{Control, CoreHealth, Epochs, Health, Origin, Writes, WritesHealth};
 use oci::{Digest, Problem};
 use tokio::sync::mpsc;
 
@@ -87,6 +87,9 @@ pub struct Shared {
 /// Who is told that a thread panicked.
 pub type Failed = Arc<dyn Fn(String) + Send + Sync>;
 
+/// Says it of an origin.
+pub type Pinned = Arc<dyn Fn(&Origin) -> bool + Send + Sync>;
+
 /// Held by a thread that the process can't do without; tells when it is dropped by a panic.
 struct Alarm {
     thread: &'static str,
@@ -111,6 +114,8 @@ pub struct Joints {
     pub writes: Arc<Writes>,
     /// Told, in a sentence, when a thread ended that the process can't do without.
     pub failed: Failed,
+    /// Whether blobs that come from there are kept whatever room is lacking.
+    pub pinned: Pinned,
     /// A record of disk calls, and failures on demand; `Faults::none()` in a server.
     pub faults: Faults,
 }
@@ -151,7 +156,7 @@ pub fn start(
         store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
     let store = Arc::new(store);
     let fills = Arc::new(
-        Fills::open(&fs, &store, &settings.namespaces, settings.complete_percent.clone())
+        Fills::open(&fs, &store, &settings.namespaces, settings.complete_percent.clone(), joints.pinned)
             .map_err(StartError::Data)?,
     );
     let pool = Pool::start(&fs).map_err(StartError::Thread)?;

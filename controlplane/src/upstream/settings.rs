@@ -127,8 +127,6 @@ pub struct Policy {
     pub offline: Offline,
     /// When what was begun is fetched to its end.
     pub complete: Complete,
-    /// Of an index, what is fetched ahead: `linux/amd64`.
-    pub platforms: Vec<String>,
 }
 
 /// Whether an upstream is asked.
@@ -245,7 +243,6 @@ impl Default for Policy {
             negative_ttl: Duration::from_secs(60),
             offline: Offline::Never,
             complete: Complete::IfTouchedOver(33),
-            platforms: Vec::new(),
         }
     }
 }

@@ -48,6 +48,7 @@ use crate::{
     cache::Lease,
     io::{Fs, Io},
     limits::{FILL_ROOM_BYTES, FILLS_MAX},
+    running::Pinned,
     store::Store,
 };
 
@@ -59,6 +60,7 @@ pub struct Fills {
     /// For each upstream, how many percent of a blob have to be here for it to be completed without a reader.
     complete_percent: Box<[Option<u8>]>,
     passing: Passing,
+    pinned: Pinned,
 }
 
 /// One fill. What is in it is seen by all who wait for it.
@@ -137,6 +139,7 @@ impl Fills {
         store: &Store,
         namespaces: &Namespaces,
         complete_percent: Vec<Option<u8>>,
+        pinned: Pinned,
     ) -> std::io::Result<Fills> {
         let mut table = HashMap::new();
         for left in files::left(fs)? {
@@ -158,6 +161,7 @@ impl Fills {
             counters,
             complete_percent: complete_percent.into(),
             passing: Passing::default(),
+            pinned,
         })
     }
 
@@ -210,6 +214,11 @@ impl Fills {
             found.and_then(|digest| table.remove(&digest))
         };
         unwanted.inspect(|fill| fill.forget(runner)).is_some()
+    }
+
+    /// Whether a blob from there is kept whatever room is lacking.
+    fn is_pinned(&self, origin: &Origin) -> bool {
+        (self.pinned)(origin)
     }
 
     /// Takes a fill out of the table, unless another has its place.

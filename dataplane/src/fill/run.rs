@@ -347,7 +347,8 @@ async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounter
         trim(runner, &files, tail.offset).await;
     }
     lease.shrink(tail.offset);
-    let filled = Filled { digest: fill.digest, size_bytes: tail.offset, files, lease };
+    let is_pinned = runner.fills.is_pinned(&runner.origin);
+    let filled = Filled { digest: fill.digest, size_bytes: tail.offset, files, lease, is_pinned };
     if let Err(problem) = runner.store.keep(&runner.io, filled).await {
         tracing::warn!(digest = %fill.digest, why = problem.message(), "a filled blob was not kept");
     }

@@ -16,7 +16,7 @@ use std::{
 use control::Control;
 use oci::{Digest, Problem};
 
-use super::{Shared, blob_path};
+use super::{Filled, Shared, blob_path};
 use crate::{
     cache::{Budget, Index, Lease, Leases, Loaded, Log, NoRoom, Place, Unwritten},
     io::{Fs, unix_time},
@@ -118,12 +118,16 @@ impl Cached {
     }
 
     /// What was filled has its name now.
-    pub(super) fn named(&self, digest: &Digest, size_bytes: u64, lease: &Arc<Lease>) {
+    pub(super) fn named(&self, filled: &Filled) {
+        let Filled { digest, size_bytes, lease, is_pinned, .. } = filled;
         let mut books = self.books();
         let now_unix = u32::try_from(unix_time()).unwrap_or(u32::MAX);
-        if books.index.insert(digest, size_bytes, now_unix).is_ok() {
+        if books.index.insert(digest, *size_bytes, now_unix).is_ok() {
             books.leases.linked(digest, lease);
             books.is_used = true;
+            if *is_pinned {
+                books.index.keep(digest, true);
+            }
         }
     }
 

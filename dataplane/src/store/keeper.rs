@@ -51,6 +51,8 @@ pub struct Filled {
     pub files: FillFiles,
     /// What they take, exactly.
     pub lease: Arc<Lease>,
+    /// It is kept whatever room is lacking.
+    pub is_pinned: bool,
 }
 
 /// One that waits for its name, and who waits for that.
@@ -161,7 +163,7 @@ impl Keeper {
         let (ours, path) = (filled.files.id.data(), blob_path(&filled.digest));
         if fs.link(&ours, &path)? {
             suspects.clear(&filled.digest);
-            self.shared.cached.named(&filled.digest, filled.size_bytes, &filled.lease);
+            self.shared.cached.named(filled);
         } else if suspects.has(&filled.digest) {
             let names = &self.shared.names;
             names.revoking(&mut vec![names.of_digest(&filled.digest)], || fs.rename(&ours, &path))?;

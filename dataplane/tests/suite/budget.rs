@@ -13,11 +13,11 @@ use std::{
     thread,
 };
 
-use control::{Ask, Fetched, Link};
+use control::{Ask, Fetched, Link, Origin};
 use oci::Digest;
 
 use crate::{
-    fills::{MIB, content, origin, sample, target},
+    fills::{MIB, content, sample, target},
     plane::Plane,
     rig::{Place, legs, sha256, until},
 };
@@ -40,7 +40,11 @@ fn serve(plane: &mut Plane, blobs: &Blobs) -> Home {
         Ask::Link { repository, digest, answer, .. } => {
             let pushed = rows.lock().unwrap().get(&digest).copied();
             drop(answer.send(Ok(match (repository.as_str().starts_with("hub/"), pushed) {
-                (true, _) => Some(Link::Upstream { origin: origin(), size_bytes: None }),
+                (true, _) => {
+                    let there = repository.as_str().strip_prefix("hub/").unwrap();
+                    let repository = oci::RepositoryName::parse(there).unwrap();
+                    Some(Link::Upstream { origin: Origin { upstream: 0, repository }, size_bytes: None })
+                }
                 (false, pushed) => pushed.map(|size_bytes| Link::Here { size_bytes }),
             })));
         }
@@ -217,6 +221,25 @@ fn what_was_pushed_is_never_evicted_also_if_it_was_cached_before() {
         assert!(plane.place.blob(&cached).exists());
         let home = plane.client().get(&format!("/v2/mine/blobs/{cached}"));
         assert!(home.status == 200 && home.body == blobs[&cached]);
+        plane.end();
+    }
+}
+
+#[test]
+fn what_is_pinned_stays_and_the_others_go() {
+    for leg in legs() {
+        let (digests, blobs) = blobs(6, 2 * MIB);
+        let mut plane = Plane::caching(Arc::new(Place::new()), leg, 8 * MIB as u64);
+        serve(&mut plane, &blobs);
+        let pinned = digests[0];
+        let first = plane.client().get(&format!("/v2/hub/library/pinned/blobs/{pinned}"));
+        assert!(first.body == blobs[&pinned]);
+        until("it has its name", || plane.place.blob(&pinned).exists());
+        for digest in &digests[1..] {
+            assert!(plane.client().get(&target(digest)).body == blobs[digest]);
+        }
+        assert!(plane.metric("gantry_store_evictions_total") > 0);
+        assert!(plane.place.blob(&pinned).exists());
         plane.end();
     }
 }

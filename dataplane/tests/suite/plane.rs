@@ -87,6 +87,8 @@ impl Plane {
             epochs: Arc::new(Epochs::new(EPOCH_SLOTS)),
             writes: Arc::new(Writes::allowed(Box::new(|_, _| {}))),
             failed: Arc::new(|why| panic!("{why}")),
+            // One of these the tests can pin.
+            pinned: Arc::new(|origin| origin.repository.as_str() == "library/pinned"),
             faults: faults.clone(),
         };
         let mut home = |digests: Vec<oci::Digest>| Ok(vec![None; digests.len()]);

@@ -27,12 +27,10 @@ use crate::limits::UPSTREAMS;
 
 pub use value::{Ns, Url};
 
-use value::{
-    Cidr, Completion, Connections, Host, HostPattern, OrZero, Platform, Prefix, Private, Rate, Role,
-};
+use value::{Cidr, Completion, Connections, Host, HostPattern, OrZero, Prefix, Private, Rate, Role};
 
 /// Every key, for suggestions; a test compares it with what the pass asks for.
-const KEYS: [&str; 45] = [
+const KEYS: [&str; 44] = [
     "ns",
     "url",
     "prefix",
@@ -77,7 +75,6 @@ const KEYS: [&str; 45] = [
     "offline",
     "complete",
     "complete_percent",
-    "platforms",
 ];
 
 /// What the tables say, all together.
@@ -359,7 +356,6 @@ fn policy(read: &mut SectionReading<'_>) -> Policy {
         negative_ttl: read.setting("negative_ttl", OrZero(default.negative_ttl)).0,
         offline: read.setting("offline", default.offline),
         complete: complete(read, default.complete),
-        platforms: read.list("platforms").into_iter().map(|Platform(platform)| platform).collect(),
     }
 }
 

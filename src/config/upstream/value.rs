@@ -75,19 +75,6 @@ text!(
 );
 
 text!(
-    /// A platform of an image.
-    Platform,
-    "a platform such as \"linux/amd64\" or \"linux/arm/v7\"",
-    list "a list of platforms such as [\"linux/amd64\", \"linux/arm64\"]",
-    |text| {
-        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-        let part = |part: &str| !part.is_empty() && part.bytes().all(legal);
-        let one = (2..=3).contains(&text.split('/').count()) && text.split('/').all(part);
-        one.then(|| text.to_owned())
-    }
-);
-
-text!(
     /// A network; [`Network::parse`] takes it.
     Cidr,
     "a network such as \"10.0.0.0/8\" or \"fd00::/8\"",
@@ -486,15 +473,6 @@ mod tests {
             [("docker.io", true), ("hub", true), ("v2", false), ("a/b", false), ("A", false), ("a:1", false)]
         {
             assert_eq!(reads::<Prefix>(prefix), is_one, "{prefix}");
-        }
-        for (platform, is_one) in [
-            ("linux/amd64", true),
-            ("linux/arm/v7", true),
-            ("linux", false),
-            ("linux/", false),
-            ("a/b/c/d", false),
-        ] {
-            assert_eq!(reads::<Platform>(platform), is_one, "{platform}");
         }
     }
 
