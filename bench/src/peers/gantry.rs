@@ -1,6 +1,7 @@
 //! Gantry itself: which binary, built if need be, and how it is asked to serve.
 
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -9,7 +10,7 @@ use std::{
 
 use super::{Kind, recipe::Recipe, words::Words};
 
-/// `gantry`, `gantry:uring`, `gantry:epoll`, each with `log`, `nolog` and `cores=N`.
+/// `gantry`, `gantry:uring`, `gantry:epoll`, each with `log`, `nolog`, `cores=N` and `proxy=http://HOST:PORT`.
 pub fn recipe(words: &Words) -> Result<Recipe, String> {
     let binary = binary()?.to_string_lossy().into_owned();
     let on = |switch| if switch { "on" } else { "off" }.to_owned();
@@ -22,18 +23,29 @@ pub fn recipe(words: &Words) -> Result<Recipe, String> {
     if let Some(driver) = &words.driver {
         command.extend(["--io".to_owned(), driver.clone()]);
     }
+    let mut files = BTreeMap::new();
+    let (mut blob, mut kind) = ("/v2/{repository}/blobs/{digest}", Kind::Registry);
+    if let Some(upstream) = &words.proxy {
+        let config = format!(
+            "[[upstream]]\nns = \"upstream.example\"\nprefix = \"upstream\"\nurl = \"{upstream}\"\n\
+             allow_private_addresses = true\n"
+        );
+        files.insert("gantry.toml".to_owned(), config);
+        command.extend(["--config".to_owned(), "{dir}/gantry.toml".to_owned()]);
+        (blob, kind) = ("/v2/upstream/{repository}/blobs/{digest}", Kind::Proxy);
+    }
     // As nginx is configured here: a loaded connection is not closed to be fair to others.
     let env = [("GANTRY_LIMITS_REQUESTS_PER_CONNECTION".to_owned(), "1000000000".to_owned())];
     Ok(Recipe {
-        name: words.spec.clone(),
+        name: words.name_without_proxy(),
         command,
         env: env.into(),
         ready: "/readyz".to_owned(),
-        blob: "/v2/{repository}/blobs/{digest}".to_owned(),
-        kind: Kind::Registry,
+        blob: blob.to_owned(),
+        kind,
         place: String::new(),
         version: vec![binary, "--version".to_owned()],
-        files: Default::default(),
+        files,
     })
 }
 

@@ -64,7 +64,7 @@ impl Words {
 
 fn known_words(peer: &str) -> &'static [&'static str] {
     match peer {
-        "gantry" => &["uring", "epoll", "log", "nolog", "cores=N"],
+        "gantry" => &["uring", "epoll", "log", "nolog", "cores=N", "proxy=http://HOST:PORT (as the last)"],
         "nginx" | "docker-registry" | "distribution" => {
             &["log", "nolog", "cores=N", "proxy=http://HOST:PORT (as the last)"]
         }
@@ -94,7 +94,7 @@ mod tests {
             ("gantry:fast", "`fast`"),
             ("gantry:cores=0", "`cores=0`"),
             ("gantry:log=1", "`log=1`"),
-            ("gantry:proxy=http://a", "`proxy=http://a`"),
+            ("gantry:proxy=a", "`proxy=a`"),
             ("nginx:uring", "`uring`"),
             ("nginx:proxy=http://a;b", "`proxy=http://a;b`"),
             ("docker-registry:proxy=https://a", "https"),

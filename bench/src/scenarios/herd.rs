@@ -119,8 +119,8 @@ impl Scenario for Herd {
     }
 
     fn peer(&mut self, spec: &str) -> Result<String, String> {
-        let (peer, words) = spec.split_once(':').unwrap_or((spec, ""));
-        if peer.ends_with(".toml") {
+        let words = spec.split_once(':').map_or("", |(_, words)| words);
+        if spec.ends_with(".toml") {
             if !self.has_fixed_upstream() {
                 return Err(format!(
                     "{spec} has to name its upstream: choose its port with --upstream-listen 127.0.0.1:PORT"
@@ -129,20 +129,13 @@ impl Scenario for Herd {
             // Some caches look for it when they start.
             return self.upstream().map(|_| spec.to_owned());
         }
-        if peer == "gantry" {
-            return Err(
-                "gantry can't take part in this scenario yet: it fetches nothing from an upstream until a \
-                        later version"
-                    .to_owned(),
-            );
-        }
         match words.split(':').next_back() {
             Some("proxy") => {
                 let addr = self.upstream()?.addr();
                 Ok(format!("{spec}=http://{addr}"))
             }
             _ => Err(format!(
-                "{spec} is no cache: this scenario needs peers like nginx:proxy, docker-registry:proxy"
+                "{spec} is no cache: this scenario needs peers like gantry:proxy, nginx:proxy, docker-registry:proxy"
             )),
         }
     }
@@ -298,7 +291,7 @@ mod tests {
         let mut herd = Herd::new(settings("herd", &[]));
         let given = herd.peer("nginx:log:proxy").unwrap();
         assert_eq!(given, format!("nginx:log:proxy=http://{}", herd.upstream().unwrap().addr()));
-        assert!(herd.peer("gantry").unwrap_err().contains("later version"));
+        assert!(herd.peer("gantry").unwrap_err().contains("gantry:proxy"));
         assert!(herd.peer("nginx").unwrap_err().contains("nginx:proxy"));
         assert!(herd.peer("my/cache.toml").unwrap_err().contains("--upstream-listen"));
     }
