@@ -27,7 +27,7 @@ use crate::{
     },
     limits::{MAILBOX_SOCKETS_MAX, OPEN_FILES_PER_CORE},
     metrics::{CoreCounters, Metrics},
-    store::{self, Store, StoreCounters, StoreSettings},
+    store::{self, CacheSize, Store, StoreCounters, StoreSettings},
 };
 
 /// Why the data plane did not start.
@@ -150,7 +150,7 @@ pub fn start(
         reserve_bytes_min: settings.reserve_bytes,
         upload_expiry: settings.limits.upload_expiry,
         blob_bytes_max: settings.limits.blob_bytes,
-        cache: settings.cache,
+        cache: if settings.namespaces.iter().next().is_some() { settings.cache } else { CacheSize::NONE },
     };
     let store =
         store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;

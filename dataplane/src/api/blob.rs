@@ -139,7 +139,11 @@ async fn fill(
                 }
                 let open = OpenBlob::new(files.data.clone(), digest, size_bytes, None);
                 let open = Rc::new(OpenBlob { lease: reader.lease(), ..open });
-                let came = if reader.is_ahead() { Came::Partial } else { Came::Fill };
+                let came = match (reader.is_verified(), reader.is_ahead()) {
+                    (true, _) => Came::Hit,
+                    (false, true) => Came::Partial,
+                    (false, false) => Came::Fill,
+                };
                 return Ok(Filled::Blob(Blob { open, reader: Some(reader), came }));
             }
             Ready::Here => {

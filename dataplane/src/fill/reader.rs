@@ -32,6 +32,7 @@ pub struct Reader {
     way: Way,
     /// Whether its answer is the whole blob.
     is_whole: bool,
+    was_verified: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +66,16 @@ impl Reader {
     pub(super) fn of(fill: &Arc<Fill>, runner: Runner) -> Reader {
         fill.readers.fetch_add(1, Ordering::SeqCst);
         let progress = fill.progress.subscribe();
-        let failures = progress.borrow().failures;
-        Reader { fill: fill.clone(), progress, failures, runner, way: Way::InOrder, is_whole: false }
+        let Progress { failures, state, .. } = *progress.borrow();
+        Reader {
+            fill: fill.clone(),
+            progress,
+            failures,
+            runner,
+            way: Way::InOrder,
+            is_whole: false,
+            was_verified: state == State::Verified,
+        }
     }
 
     /// Its length in bytes, if anybody has told it.
@@ -87,6 +96,11 @@ impl Reader {
         if !self.is_whole && !span.is_empty() && (span.len() < PROBE_BYTES || span.start >= near) {
             self.way = Way::Ahead;
         }
+    }
+
+    /// Whether all of the blob was here, and verified, when this came.
+    pub fn is_verified(&self) -> bool {
+        self.was_verified
     }
 
     /// Whether it went ahead.

@@ -18,7 +18,7 @@ use oci::{Digest, Problem};
 
 use super::{Filled, Shared, blob_path};
 use crate::{
-    cache::{Budget, Index, Lease, Leases, Loaded, Log, NoRoom, Place, Unwritten},
+    cache::{Budget, Found, Index, Lease, Leases, Loaded, Log, NoRoom, Place, Unwritten},
     io::{Fs, unix_time},
 };
 
@@ -29,6 +29,11 @@ pub enum CacheSize {
     Bytes(u64),
     /// So much of the volume in percent, as far as it is for us to use, less what is on it that is no such blob.
     Percent(u8),
+}
+
+impl CacheSize {
+    /// Nothing is cached: there are no upstreams.
+    pub const NONE: CacheSize = CacheSize::Bytes(0);
 }
 
 /// What went.
@@ -56,7 +61,7 @@ pub(super) struct Cached {
 struct Books {
     index: Index,
     leases: Leases,
-    /// There was something to write once. A registry of which nothing is cached writes no index.
+    /// A registry that caches nothing, and never did, writes no index.
     is_used: bool,
 }
 
@@ -66,7 +71,7 @@ impl Cached {
         let opened = Log::open(fs, 0)?;
         let budget = Budget::new(0);
         budget.charge(opened.index.policy().cached_bytes());
-        let is_used = opened.loaded != Loaded::Fresh;
+        let is_used = size != CacheSize::NONE || opened.loaded != Loaded::Fresh;
         let books = Books { index: opened.index, leases: Leases::new(budget.clone()), is_used };
         let cached = Cached { books: Mutex::new(books), budget, size, forget: OnceLock::new() };
         cached.measure(fs)?;
@@ -124,11 +129,22 @@ impl Cached {
         let now_unix = u32::try_from(unix_time()).unwrap_or(u32::MAX);
         if books.index.insert(digest, *size_bytes, now_unix).is_ok() {
             books.leases.linked(digest, lease);
-            books.is_used = true;
             if *is_pinned {
                 books.index.keep(digest, true);
             }
         }
+    }
+
+    /// A file that is no row's, that nobody knows, and that is older than any commit: a cached blob that the index has
+    /// lost. `false`: nothing is cached here, or there is no place for it.
+    pub(super) fn adopt(&self, digest: Digest, size_bytes: u64, changed_unix: u64) -> bool {
+        let mut books = self.books();
+        let came_unix = u32::try_from(changed_unix).unwrap_or(u32::MAX);
+        let is_adopted = books.is_used && books.index.adopt(&Found { digest, size_bytes, came_unix }).is_ok();
+        if is_adopted {
+            self.budget.charge(size_bytes);
+        }
+        is_adopted
     }
 
     /// A fill takes part in what goes first, or does no longer.

@@ -121,8 +121,9 @@ impl Scrub<'_> {
                 let unrecorded = self.without_row(algorithm, names).await?;
                 if !unrecorded.is_empty() {
                     let age = self.limits.orphan_age;
-                    let orphans =
-                        self.on_disk(unrecorded, move |_, fs, paths| orphans(fs, paths, age)).await?;
+                    let orphans = self
+                        .on_disk(unrecorded, move |shared, fs, paths| orphans(shared, fs, paths, age))
+                        .await?;
                     findings.add(orphans);
                 }
             }
@@ -206,16 +207,25 @@ impl Shared {
 }
 
 /// Those of the files that are there and were last changed `age` ago.
-fn orphans(fs: &Fs, paths: &[String], age: Duration) -> io::Result<Vec<String>> {
+fn orphans(shared: &Shared, fs: &Fs, paths: &[String], age: Duration) -> io::Result<Vec<String>> {
     let now_unix = unix_time();
     let mut old = Vec::new();
     for path in paths {
         // A commit gives a file its name first and its row later.
-        if fs.stat(path)?.is_some_and(|stat| is_old(stat.changed_unix, now_unix, age)) {
+        let Some(stat) = fs.stat(path)? else { continue };
+        let adopted =
+            || digest_of(path).is_some_and(|digest| shared.cached.adopt(digest, stat.len, stat.changed_unix));
+        if is_old(stat.changed_unix, now_unix, age) && !adopted() {
             old.push(path.clone());
         }
     }
     Ok(old)
+}
+
+/// The blob whose name a path under `blobs/` is.
+fn digest_of(path: &str) -> Option<Digest> {
+    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
 }
 
 /// A time in the future is that of a clock that was set back.

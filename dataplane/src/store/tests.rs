@@ -25,7 +25,7 @@ where
         reserve_bytes_min: 1,
         upload_expiry: expiry,
         blob_bytes_max: 1 << 20,
-        cache: crate::CacheSize::Percent(80),
+        cache: crate::CacheSize::NONE,
     };
     let writes = Arc::new(Writes::allowed(Box::new(|_, _| {})));
     let store = open(disk.clone(), settings, writes, &mut |_| Ok(Vec::new())).unwrap();

@@ -203,7 +203,7 @@ fn space_is_allocated_in_steps_for_large_bodies_only() {
         reserve_bytes_min: 1,
         upload_expiry: Duration::from_secs(3600),
         blob_bytes_max: 4 * ALLOCATE_BYTES,
-        cache: dataplane::CacheSize::Percent(80),
+        cache: dataplane::CacheSize::NONE,
     };
     for leg in legs() {
         let rig = Rig::set(Arc::new(Place::new()), Shared::default(), settings);

@@ -34,12 +34,12 @@ pub struct Plane {
 
 impl Plane {
     pub fn start(leg: Driver) -> Plane {
-        Plane::with(leg, false, Limits::default())
+        Plane::over(Arc::new(Place::new()), leg, false, Limits::default())
     }
 
-    /// With these limits, and maybe with an access log, of which nobody sees anything.
+    /// With these limits, and maybe with an access log, of which nobody sees anything. It caches nothing.
     pub fn with(leg: Driver, access_log: bool, limits: Limits) -> Plane {
-        Plane::over(Arc::new(Place::new()), leg, access_log, limits)
+        Plane::make(Arc::new(Place::new()), leg, access_log, limits, None, CacheSize::NONE)
     }
 
     /// With a cache of so many bytes.

@@ -120,7 +120,7 @@ impl Rig {
                 reserve_bytes_min: 1 << 20,
                 upload_expiry,
                 blob_bytes_max,
-                cache: dataplane::CacheSize::Percent(80),
+                cache: dataplane::CacheSize::NONE,
             },
         )
     }
