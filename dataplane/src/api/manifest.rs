@@ -1,11 +1,12 @@
 //! Manifests: end-3, end-7, end-9.
 
-use control::{Document, Manifest, Preconditions, Principal};
-use oci::{Problem, PutManifest, Reference, RepositoryName};
+use control::{Came, Description, Document, Manifest, Outline, Preconditions, Principal};
+use oci::{Digest, MediaType, Method, Problem, PutManifest, Reference, RepositoryName};
 
 use super::{Unanswered, cache_line, unchanged};
 use crate::{
-    core::{Connection, Core, Request, Response},
+    core::{Body, Connection, Core, Request, Response},
+    http::Lines,
     limits::MANIFEST_BYTES_MAX,
 };
 
@@ -16,7 +17,13 @@ pub async fn pull(
     reference: &Reference,
     request: &Request,
 ) -> Result<Response, Unanswered> {
-    let document = core.manifest(repository, reference).await?;
+    let document = match request.method {
+        Method::Head => match core.manifest_head(repository, reference).await? {
+            Description::Whole(document) => document,
+            Description::Outline(outline) => return Ok(describe(core, &outline, request)?),
+        },
+        _ => core.manifest(repository, reference).await?,
+    };
     Ok(respond(core, document, request.if_match.as_deref(), request.if_none_match.as_deref())?)
 }
 
@@ -82,12 +89,29 @@ pub fn respond(
     if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
         return Ok(response);
     }
+    let lines = head(core, digest, &document.media_type, document.came);
+    Ok(Response::bytes(200, lines, document.bytes))
+}
+
+/// What a HEAD is told of a manifest that is not here.
+fn describe(core: &Core, outline: &Outline, request: &Request) -> Result<Response, Problem> {
+    let digest = &outline.digest;
+    let (if_match, if_none_match) = (request.if_match.as_deref(), request.if_none_match.as_deref());
+    if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
+        return Ok(response);
+    }
+    let mut lines = head(core, digest, &outline.media_type, outline.came);
+    lines.number_field("Content-Length", outline.size_bytes);
+    Ok(Response::new(200, lines, Body::Empty))
+}
+
+fn head(core: &Core, digest: &Digest, media_type: &MediaType, came: Came) -> Lines {
     let mut lines = core.digest_lines(200, digest);
     lines.digest_field("ETag", digest, true);
-    lines.field("Content-Type", document.media_type.as_str().as_bytes());
+    lines.field("Content-Type", media_type.as_str().as_bytes());
     lines.field("X-Content-Type-Options", b"nosniff");
-    lines.fixed(cache_line(document.came));
-    Ok(Response::bytes(200, lines, document.bytes))
+    lines.fixed(cache_line(came));
+    lines
 }
 
 fn preconditions(request: &Request) -> Preconditions {

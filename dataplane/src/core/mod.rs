@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use control::{Control, Document, Epoch, Epochs, Link, Origin, Principal};
+use control::{Control, Description, Document, Epoch, Epochs, Link, Origin, Principal};
 use oci::{Digest, Namespaces, Problem, Reference, RepositoryName};
 
 pub use body::BodyEnd;
@@ -359,17 +359,48 @@ impl Core {
         if let Some(document) = self.known_manifest(repository, reference) {
             return Ok(document);
         }
-        let epoch = self.epochs.read(self.epochs.of_repository(repository));
-        let asked_at = self.io.now();
+        let before = self.before_asking(repository);
         let document = self.control.manifest(*repository, *reference, Principal::Anonymous).await?;
         let document = document.ok_or(Problem::ManifestUnknown(*reference))?;
-        if let Some(epoch) = epoch {
-            let weight = document.bytes.len() + size_of::<(RepositoryName, Reference, KnownManifest)>();
-            let until = document.fresh.map(|fresh| asked_at + fresh);
-            let known = KnownManifest { epoch, until, document: document.came_before() };
-            self.manifests.borrow_mut().insert((*repository, *reference), known, weight);
-        }
+        self.remember_manifest(repository, reference, &document, before);
         Ok(document)
+    }
+
+    /// The same for who wants the head alone: what is not here is not fetched for it.
+    pub async fn manifest_head(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Description, Problem> {
+        if let Some(document) = self.known_manifest(repository, reference) {
+            return Ok(Description::Whole(document));
+        }
+        let before = self.before_asking(repository);
+        let description = self.control.describe(*repository, *reference, Principal::Anonymous).await?;
+        let description = description.ok_or(Problem::ManifestUnknown(*reference))?;
+        if let Description::Whole(document) = &description {
+            self.remember_manifest(repository, reference, document, before);
+        }
+        Ok(description)
+    }
+
+    /// The epoch, if answers may be remembered now, and the time.
+    fn before_asking(&self, repository: &RepositoryName) -> (Option<Epoch>, Instant) {
+        (self.epochs.read(self.epochs.of_repository(repository)), self.io.now())
+    }
+
+    fn remember_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        document: &Document,
+        (epoch, asked_at): (Option<Epoch>, Instant),
+    ) {
+        let Some(epoch) = epoch else { return };
+        let weight = document.bytes.len() + size_of::<(RepositoryName, Reference, KnownManifest)>();
+        let until = document.fresh.map(|fresh| asked_at + fresh);
+        let known = KnownManifest { epoch, until, document: document.came_before() };
+        self.manifests.borrow_mut().insert((*repository, *reference), known, weight);
     }
 
     /// Makes room for a body that is collected whole. It is given back by [`Core::release`].
