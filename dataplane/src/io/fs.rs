@@ -75,6 +75,8 @@ impl Listing {
 pub struct Space {
     /// What an unprivileged user may still take, in bytes.
     pub free_bytes: u64,
+    /// What somebody has taken, in bytes. The two are less than the whole where a part is kept for the system.
+    pub used_bytes: u64,
     /// The whole volume in bytes.
     pub total_bytes: u64,
 }
@@ -276,6 +278,7 @@ impl Fs {
         let stat = rustix::fs::fstatvfs(&self.root)?;
         Ok(Space {
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            used_bytes: stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize),
             total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
         })
     }

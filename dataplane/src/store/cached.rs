@@ -66,8 +66,10 @@ impl Cached {
             CacheSize::Bytes(bytes) => bytes,
             CacheSize::Percent(percent) => {
                 let space = fs.space()?;
-                let others = (space.total_bytes - space.free_bytes).saturating_sub(self.budget.used_bytes());
-                (space.total_bytes / 100 * u64::from(percent)).saturating_sub(others)
+                let ours = self.budget.used_bytes();
+                let others = space.used_bytes.saturating_sub(ours);
+                let share = (space.total_bytes / 100 * u64::from(percent)).saturating_sub(others);
+                share.min(space.free_bytes.saturating_add(ours))
             }
         };
         self.budget.set_max_bytes(max_bytes);
