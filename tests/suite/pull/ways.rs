@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use faults::{Digest, Image, Registry};
+use ::faults::{Digest, Image, Registry};
 use serde_json::json;
 
 use crate::harness::{Client, Launch, Leg, Server, legs, media, noise, sha256, wait_for};
