@@ -3,5 +3,6 @@
 
 mod cases;
 mod faults;
+mod herd;
 mod rig;
 mod ways;
