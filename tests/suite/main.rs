@@ -14,5 +14,6 @@ mod limits;
 mod official;
 mod operator;
 mod process;
+mod pull;
 mod tidy;
 mod wire;

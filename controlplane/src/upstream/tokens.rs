@@ -65,6 +65,13 @@ struct State {
     failed: Option<(Instant, Failure)>,
 }
 
+impl State {
+    /// Why the last attempt failed, if that was after `asked`.
+    fn failed_since(&self, asked: Instant) -> Option<Failure> {
+        self.failed.as_ref().filter(|(at, _)| *at > asked).map(|(_, failure)| failure.clone())
+    }
+}
+
 /// The value of an `Authorization`.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Authorization(HeaderValue);
@@ -102,7 +109,7 @@ impl Tokens {
         let asked = Instant::now();
         let mut state = slot.lock().await;
         match &state.challenge {
-            None => Ok(None),
+            None => state.failed_since(asked).map_or(Ok(None), Err),
             Some(_) => self.of(&mut state, key, account, asked).await.map(Some),
         }
     }
@@ -152,10 +159,8 @@ impl Tokens {
         {
             return Ok(kept.clone());
         }
-        if let Some((at, failure)) = &state.failed
-            && *at > asked
-        {
-            return Err(failure.clone());
+        if let Some(failure) = state.failed_since(asked) {
+            return Err(failure);
         }
         let fetched = match state.challenge.clone() {
             Some(Challenge::Bearer(bearer)) => self.fetched(&bearer, key, account).await,
@@ -173,6 +178,8 @@ impl Tokens {
             }
             Err(failure) => {
                 state.failed = Some((Instant::now(), failure.clone()));
+                // The registry may send us elsewhere by now.
+                state.challenge = None;
                 Err(failure)
             }
         }

@@ -123,10 +123,9 @@ pub async fn connection(core: Rc<Core>, mut conn: Connection) {
             },
             Step::More => {
                 if let Some(response) = &mut conn.response
-                    && let Err(error) = Box::pin(response.more(&core)).await
+                    && let Err(cut) = Box::pin(response.more(&core)).await
                 {
-                    let blob = response.file_name();
-                    tracing::error!(%error, blob, "a blob can't be read; its connection is cut");
+                    cut.log(response.file_name());
                     conn.finish(&core, 0);
                     return;
                 }

@@ -52,6 +52,33 @@ pub enum Body {
     Pass(Box<Pass>),
 }
 
+/// Why an answer that has begun ends early.
+pub enum Cut {
+    /// The disk.
+    Unreadable(io::Error),
+    /// What is missing of an upstream's blob does not come.
+    Unfilled(Problem),
+}
+
+impl Cut {
+    /// Of the answer that has this file.
+    pub fn log(&self, blob: &str) {
+        match self {
+            Cut::Unreadable(error) => {
+                tracing::error!(%error, blob, "a blob can't be read; its connection is cut");
+            }
+            Cut::Unfilled(problem) => {
+                let why = problem.message();
+                tracing::warn!(
+                    why,
+                    blob,
+                    "the rest of an upstream's blob does not come; its connection is cut"
+                );
+            }
+        }
+    }
+}
+
 /// What is left to send of a part of a file, and what comes after it.
 pub struct FilePart {
     /// The file.
@@ -230,20 +257,19 @@ impl Response {
 
     /// Reads what the sender found missing in memory, so that it can go on. A pool that is full is asked again for
     /// as long as a client may stall.
-    pub async fn more(&mut self, core: &Core) -> io::Result<()> {
-        let told = |problem: Problem| io::Error::other(problem.message());
+    pub async fn more(&mut self, core: &Core) -> Result<(), Cut> {
         let part = match &mut self.body {
             Body::Empty | Body::Bytes(_) => return Ok(()),
-            Body::Pass(pass) => return pass.more().await.map_err(told),
+            Body::Pass(pass) => return pass.more().await.map_err(Cut::Unfilled),
             Body::File(part) => part,
         };
         if part.sendable() == 0
             && let Some(reader) = &mut part.filling
         {
-            match reader.advance(part.span).await.map_err(told)? {
+            match reader.advance(part.span).await.map_err(Cut::Unfilled)? {
                 Advance::Look => {}
                 // One of several parts can't be the last thing that is sent.
-                Advance::Pass(_) if part.rest.is_some() => return Err(told(Problem::DiskFull)),
+                Advance::Pass(_) if part.rest.is_some() => return Err(Cut::Unfilled(Problem::DiskFull)),
                 Advance::Pass(pass) => self.body = Body::Pass(pass),
             }
             return Ok(());
@@ -280,7 +306,7 @@ impl Response {
                 if is_damage(&error) {
                     core.suspect(&part.blob);
                 }
-                return Err(error);
+                return Err(Cut::Unreadable(error));
             }
             // Others may have the buffer meanwhile.
             drop(buf);

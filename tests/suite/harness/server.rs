@@ -24,6 +24,7 @@ pub struct Launch {
     expected: Vec<String>,
     boot_id: Option<PathBuf>,
     descriptors: Option<u64>,
+    config: Option<Arc<TempDir>>,
 }
 
 /// One running process. Dropping it kills it, reads its log to the end and removes its data directory.
@@ -60,6 +61,7 @@ impl Launch {
             expected: Vec::new(),
             boot_id: None,
             descriptors: None,
+            config: None,
         }
     }
 
@@ -84,6 +86,14 @@ impl Launch {
     /// A further argument.
     pub fn arg(mut self, arg: impl Into<String>) -> Launch {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Reads this configuration file, which is there as long as this or a server of it.
+    pub fn config(mut self, text: &str) -> Launch {
+        let dir = TempDir::new("config");
+        std::fs::write(dir.path().join("gantry.toml"), text).expect("a file for the test");
+        self.config = Some(Arc::new(dir));
         self
     }
 
@@ -160,6 +170,9 @@ impl Launch {
         }
         command.args(["serve", "--log-format", "json", "--io", self.leg.name(), "--listen", &self.listen]);
         command.arg("--cores").arg(self.cores.to_string()).arg("--data").arg(data).args(&self.args);
+        if let Some(dir) = &self.config {
+            command.arg("--config").arg(dir.path().join("gantry.toml"));
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
