@@ -37,18 +37,16 @@ impl There {
     }
 }
 
-/// Status and headers without those that differ each time, and the body.
-fn seen(answer: Response) -> (u16, Vec<(String, String)>, Vec<u8>) {
+/// Status, headers without those that differ each time, and the body.
+type Seen = (u16, Vec<(String, String)>, Vec<u8>);
+
+fn seen(answer: Response) -> Seen {
     let headers = answer.headers.into_iter().filter(|(name, _)| name != "Date");
     (answer.status, headers.collect(), answer.body)
 }
 
 /// All that somebody else can find out about the blob.
-fn look_around(
-    there: &There,
-    client: &mut Client,
-    mount: bool,
-) -> Vec<(u16, Vec<(String, String)>, Vec<u8>)> {
+fn look_around(there: &There, client: &mut Client, mount: bool) -> Vec<Seen> {
     let mut all = Vec::new();
     let repositories = [
         format!("{HUB}/team/b"),
