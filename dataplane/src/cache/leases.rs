@@ -65,6 +65,11 @@ impl Leases {
         self.open.get(digest).is_some_and(|lease| lease.strong_count() > 0)
     }
 
+    /// Whether this is the lease of the file that has the digest's name, and not of one that had it before.
+    pub fn is_of(&self, digest: &Digest, lease: &Arc<Lease>) -> bool {
+        self.held(digest).is_some_and(|held| Arc::ptr_eq(&held, lease))
+    }
+
     fn held(&self, digest: &Digest) -> Option<Arc<Lease>> {
         self.open.get(digest)?.upgrade()
     }

@@ -18,7 +18,7 @@ use oci::{Digest, Problem};
 
 use super::{Filled, Shared, blob_path};
 use crate::{
-    cache::{Budget, Found, Index, Lease, Leases, Loaded, Log, NoRoom, Place, Unwritten},
+    cache::{Budget, Found, Index, Item, Lease, Leases, Loaded, Log, NoRoom, Place, Unwritten},
     io::{Fs, unix_time},
 };
 
@@ -178,17 +178,16 @@ impl Cached {
         }
     }
 
-    /// A name that the index has was not found.
-    pub(super) fn missing(&self, digest: &Digest) {
-        let is_cached = {
-            let books = self.books();
-            books
-                .index
-                .get(digest)
-                .is_some_and(|item| matches!(item.place, Place::Small | Place::Main | Place::Kept))
-        };
-        if is_cached {
-            self.gone(digest);
+    /// The name that this lease was given for was not found. If the keeper has not taken it away, and given it to another
+    /// file since, the index is wrong about it.
+    pub(super) fn missing(&self, digest: &Digest, lease: &Arc<Lease>) {
+        let mut books = self.books();
+        let is_here = |item: &Item| matches!(item.place, Place::Small | Place::Main | Place::Kept);
+        if books.leases.is_of(digest, lease)
+            && books.index.get(digest).as_ref().is_some_and(is_here)
+            && let Some(item) = books.index.remove(digest)
+        {
+            books.leases.unlinked(digest, item.size_bytes);
         }
     }
 

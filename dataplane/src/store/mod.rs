@@ -187,7 +187,7 @@ impl Store {
         match opened.await? {
             Some((file, len)) => Ok(Some((file, len, lease))),
             None => {
-                self.shared.cached.missing(digest);
+                lease.iter().for_each(|lease| self.shared.cached.missing(digest, lease));
                 Ok(None)
             }
         }
