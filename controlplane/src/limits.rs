@@ -83,6 +83,9 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
 /// How often a pause doubles that an upstream did not name.
 pub const BUDGET_DOUBLINGS: u32 = 6;
 
+/// How many first pauses an upstream is left alone whose budget is spent, if it does not say when it comes back.
+pub const BUDGET_SPENT_PAUSES: u32 = 60;
+
 /// How often the breaker's pause doubles.
 pub const BREAKER_DOUBLINGS: u32 = 3;
 
