@@ -26,6 +26,9 @@ pub const READ_TIME: Duration = Duration::from_secs(1);
 /// Body of a page of referrers (end-12), as large as a manifest may be.
 pub const REFERRERS_BYTES: usize = 4 << 20;
 
+/// Pages of an upstream's referrers that are put together to one of ours.
+pub const REFERRERS_PAGES: usize = 32;
+
 /// A document of an upstream: a manifest, or a page of tags or referrers.
 pub const DOCUMENT_BYTES: usize = 4 << 20;
 
