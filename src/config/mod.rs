@@ -195,4 +195,6 @@ impl Config {
 }
 
 #[cfg(test)]
+mod mutations;
+#[cfg(test)]
 mod tests;
