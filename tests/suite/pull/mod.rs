@@ -2,8 +2,13 @@
 //! a scripted upstream behind it, clients before it, and a configuration file as an operator writes one.
 
 mod access;
+mod bounds;
+mod budget;
 mod cases;
 mod faults;
 mod herd;
+mod policy;
+mod proxy;
 mod rig;
+mod secrets;
 mod ways;
