@@ -101,7 +101,10 @@ impl Layers {
         let shared = fs::read(&self.small).unwrap();
         let images = ARCHITECTURES.map(|architecture| {
             let own = fs::read(self.of(architecture)).unwrap();
-            (architecture, vec![layout::add(layout, media::LAYER, &shared), layout::add(layout, media::LAYER, &own)])
+            (
+                architecture,
+                vec![layout::add(layout, media::LAYER, &shared), layout::add(layout, media::LAYER, &own)],
+            )
         });
         layout::write_index(layout, images);
     }
