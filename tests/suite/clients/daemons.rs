@@ -4,8 +4,21 @@ use std::{fs, path::Path};
 
 use super::desk::{Daemon, Desk};
 
-/// dockerd with the graph driver, and the `-H` by which docker reaches it.
+/// Debian's dockerd, with the graph driver, and the `-H` by which docker reaches it.
 pub fn dockerd(desk: &Desk, config: &Path) -> (Daemon, String) {
+    start_dockerd(desk, "dockerd", &["--storage-driver=vfs"], config)
+}
+
+/// dockerd with containerd's image store, and the `-H` by which docker reaches it.
+pub fn dockerd_with_image_store(desk: &Desk, config: &Path) -> ([Daemon; 2], String) {
+    let (containerd, address) = containerd(desk, "");
+    let image_store = ["--storage-driver=native", "--containerd", &address];
+    let (dockerd, host) = start_dockerd(desk, "moby/dockerd", &image_store, config);
+    // The one that needs the other goes first.
+    ([dockerd, containerd], host)
+}
+
+fn start_dockerd(desk: &Desk, program: &str, store: &[&str], config: &Path) -> (Daemon, String) {
     let socket = desk.path("docker.sock");
     let host = format!("unix://{}", socket.display());
     let args = [
@@ -13,7 +26,6 @@ pub fn dockerd(desk: &Desk, config: &Path) -> (Daemon, String) {
         "--ip6tables=false",
         "--ip-forward=false",
         "--bridge=none",
-        "--storage-driver=vfs",
         "--config-file",
         &config.display().to_string(),
         "--data-root",
@@ -25,7 +37,7 @@ pub fn dockerd(desk: &Desk, config: &Path) -> (Daemon, String) {
         "-H",
         &host,
     ];
-    (Daemon::start(desk, "dockerd", &args, &socket), host)
+    (Daemon::start(desk, program, &[&args[..], store].concat(), &socket), host)
 }
 
 /// containerd, and the `-a` by which ctr reaches it. `transfer`: lines for the transfer service's table.

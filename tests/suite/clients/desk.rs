@@ -215,7 +215,7 @@ impl Daemon {
         args: &[&str],
         ready: impl Fn(&str) -> Option<T>,
     ) -> (Daemon, T) {
-        let log = desk.path(&format!("said/{name}.log"));
+        let log = desk.path(&format!("said/{}.log", name.replace('/', "-")));
         let out = create(&log);
         let err = out.try_clone().unwrap();
         let child = desk.command(name, args).stdout(out).stderr(err).spawn().unwrap();

@@ -3,6 +3,7 @@
 
 mod access;
 mod cases;
+mod clients;
 mod faults;
 mod herd;
 mod rig;
