@@ -4,6 +4,7 @@
 mod access;
 mod cases;
 mod clients;
+mod eviction;
 mod faults;
 mod herd;
 mod rig;
