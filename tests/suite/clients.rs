@@ -114,7 +114,8 @@ fn with_docker(leg: Leg) {
     let list = bench.image("docker/list:1");
     let members = ARCHITECTURES.map(|arch| {
         let member = bench.image(&format!("docker/list:{arch}"));
-        docker(&["import", &bench.layers.of(arch).display().to_string(), &member]);
+        let platform = format!("linux/{arch}");
+        docker(&["import", "--platform", &platform, &bench.layers.of(arch).display().to_string(), &member]);
         docker(&["push", "-q", &member]);
         member
     });
