@@ -3,6 +3,8 @@
 
 mod access;
 mod cases;
+mod clients;
+mod eviction;
 mod faults;
 mod herd;
 mod rig;
