@@ -5,6 +5,8 @@ mod access;
 mod bounds;
 mod budget;
 mod cases;
+mod clients;
+mod eviction;
 mod faults;
 mod herd;
 mod policy;
