@@ -273,7 +273,10 @@ impl<'a> Route<'a> {
         use Method::{Delete, Get, Head, Patch, Post, Put};
         Ok(match (self, method) {
             (Route::Base, Get | Head) => Endpoint::Base,
-            (Route::Catalog, Get | Head) => Endpoint::Catalog(query.page()?),
+            (Route::Catalog, Get | Head) => {
+                within.is_local()?;
+                Endpoint::Catalog(query.page()?)
+            }
             (Route::Blob { name, digest }, Get | Head) => {
                 Endpoint::GetBlob { repository: within.repository(name)?, digest: Digest::parse(digest)? }
             }
@@ -296,8 +299,9 @@ impl<'a> Route<'a> {
             (Route::Uploads { name }, Post) => {
                 Endpoint::OpenUpload(Box::new(query.open_upload(within.repository(name)?)?))
             }
+            // Where it was opened, by a write.
             (Route::Upload { name, id }, Get | Head) => {
-                Endpoint::UploadStatus { repository: within.repository(name)?, id: session(id)? }
+                Endpoint::UploadStatus { repository: within.by_path().repository(name)?, id: session(id)? }
             }
             (Route::Upload { name, id }, Patch) => {
                 Endpoint::PatchUpload { repository: within.repository(name)?, id: session(id)? }

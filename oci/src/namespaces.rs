@@ -53,6 +53,8 @@ pub struct Asked<'n> {
 #[derive(Clone, Copy)]
 pub(crate) struct Within<'n> {
     namespaces: &'n Namespaces,
+    /// What the front of the path says.
+    front: Option<&'n Namespace>,
     /// What `ns` or the front of the path says.
     said: Said<'n>,
 }
@@ -138,17 +140,19 @@ impl Namespaces {
             (Some(front), Said::Nothing | Said::Upstream(_)) => Said::Upstream(front),
             (_, by_ns) => by_ns,
         };
-        let endpoint = Endpoint::route(method, path, target.query, Within { namespaces: self, said })?;
+        let endpoint = Endpoint::route(method, path, target.query, Within { namespaces: self, front, said })?;
         let namespace = match by_ns {
-            Said::Upstream(namespace) => Some(namespace),
-            Said::Nothing | Said::Unknown => None,
+            Said::Upstream(namespace) if !matches!(endpoint, Endpoint::UploadStatus { .. }) => {
+                Some(namespace)
+            }
+            Said::Upstream(_) | Said::Nothing | Said::Unknown => None,
         };
         Ok(Asked { endpoint, namespace })
     }
 
     /// A path of the form `/<prefix>/v2/…`, as Docker asks a mirror whose URL has a path.
     fn front<'p>(&self, path: &'p [u8]) -> Option<(&Namespace, &'p [u8])> {
-        if self.known.is_empty() || path.starts_with(b"/v2") {
+        if self.known.is_empty() || path.starts_with(b"/v2/") {
             return None;
         }
         let rest = path.strip_prefix(b"/")?;
@@ -173,7 +177,23 @@ impl Within<'_> {
     /// Names are taken as they stand.
     pub(crate) fn nobody() -> Within<'static> {
         const NONE: &Namespaces = &Namespaces { known: Vec::new(), own: Vec::new() };
-        Within { namespaces: NONE, said: Said::Nothing }
+        Within { namespaces: NONE, front: None, said: Said::Nothing }
+    }
+
+    /// As for a write, which goes where its path says.
+    pub(crate) fn by_path(self) -> Self {
+        Within { said: self.front.map_or(Said::Nothing, Said::Upstream), ..self }
+    }
+
+    /// What has no name is this registry's own.
+    ///
+    /// Errors: `NotFound` (404) for an upstream's, `NamespaceUnknown` (404) for nobody's.
+    pub(crate) fn is_local(self) -> Result<(), Problem> {
+        match self.said {
+            Said::Nothing => Ok(()),
+            Said::Upstream(_) => Err(Problem::NotFound),
+            Said::Unknown => Err(Problem::NamespaceUnknown),
+        }
     }
 
     /// The one name of the repository that a path calls `name`.
@@ -312,6 +332,43 @@ mod tests {
             assert_eq!(add("quay.io", prefix), Err(NamespaceError::Prefix), "{prefix}");
         }
         assert_eq!(add("quay.io", "quay.io"), Ok(()));
+    }
+
+    #[test]
+    fn a_prefix_may_begin_like_the_path_of_the_api() {
+        let mut all = Namespaces::default();
+        for prefix in ["v2.example", "v2x"] {
+            all.add(Namespace { ns: prefix.into(), prefix: prefix.into(), adds_library: false }).unwrap();
+            let asked = all.parse(Get, format!("/{prefix}/v2/app/manifests/1").as_bytes()).unwrap();
+            let name = RepositoryName::parse(&format!("{prefix}/app")).unwrap();
+            assert_eq!(asked.endpoint.repository(), Some(&name));
+        }
+    }
+
+    #[test]
+    fn the_catalog_is_this_registrys_own() {
+        let of = |target: &str| match namespaces().parse(Get, target.as_bytes()) {
+            Ok(asked) => Ok(asked.endpoint.label()),
+            Err(problem) => Err((problem.wire().status, problem.wire().code)),
+        };
+        assert_eq!(of("/v2/_catalog"), Ok("catalog"));
+        assert_eq!(of("/v2/_catalog?ns=mirror.example:5000"), Ok("catalog"));
+        assert_eq!(of("/v2/_catalog?ns=quay.io"), Err((404, "NAME_UNKNOWN")));
+        assert_eq!(of("/v2/_catalog?ns=docker.io"), Err((404, "UNSUPPORTED")));
+        assert_eq!(of("/docker.io/v2/_catalog"), Err((404, "UNSUPPORTED")));
+    }
+
+    #[test]
+    fn a_session_is_asked_for_where_it_was_opened() {
+        let namespaces = namespaces();
+        let id = "0".repeat(32);
+        for (front, ns) in [("", "?ns=docker.io"), ("", "?ns=quay.io"), ("/docker.io", "?ns=docker.io")] {
+            let at = format!("{front}/v2/acme/app/blobs/uploads/");
+            let opened = namespaces.parse(Post, format!("{at}{ns}").as_bytes()).unwrap();
+            let asked = namespaces.parse(Get, format!("{at}{id}{ns}").as_bytes()).unwrap();
+            assert_eq!(asked.endpoint.repository(), opened.endpoint.repository(), "{front}{ns}");
+            assert_eq!(asked.namespace, None);
+        }
     }
 
     #[test]

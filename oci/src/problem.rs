@@ -20,6 +20,8 @@ pub enum Problem {
     NameInvalid,
     /// No such repository, or none that the caller may see.
     NameUnknown(RepositoryName),
+    /// The `ns` of a request that names no repository is nobody's.
+    NamespaceUnknown,
     /// A digest in the path or query is malformed, missing, or of an algorithm that is not spoken here.
     DigestInvalid {
         /// One sentence.
@@ -196,7 +198,7 @@ impl Problem {
     pub fn wire(&self) -> Wire {
         let (status, code, headers) = match self {
             Problem::NameInvalid => (400, code::NAME_INVALID, vec![]),
-            Problem::NameUnknown(_) => (404, code::NAME_UNKNOWN, vec![]),
+            Problem::NameUnknown(_) | Problem::NamespaceUnknown => (404, code::NAME_UNKNOWN, vec![]),
             Problem::DigestInvalid { .. } | Problem::DigestMismatch { .. } => {
                 (400, code::DIGEST_INVALID, vec![])
             }
@@ -273,6 +275,7 @@ impl Problem {
         let text: &str = match self {
             Problem::NameInvalid => "invalid repository name",
             Problem::NameUnknown(_) => "repository name not known to registry",
+            Problem::NamespaceUnknown => "no upstream of this registry has that ns",
             Problem::DigestInvalid { why } => why,
             Problem::DigestMismatch { .. } => "the digest is not that of the content",
             Problem::TagInvalid => "invalid tag",

@@ -18,6 +18,7 @@ fn all() -> Vec<(Problem, u16, &'static str)> {
     vec![
         (Problem::NameInvalid, 400, "NAME_INVALID"),
         (Problem::NameUnknown(name), 404, "NAME_UNKNOWN"),
+        (Problem::NamespaceUnknown, 404, "NAME_UNKNOWN"),
         (Problem::DigestInvalid { why }, 400, "DIGEST_INVALID"),
         (Problem::DigestMismatch { expected: ONE, computed: TWO }, 400, "DIGEST_INVALID"),
         (Problem::TagInvalid, 400, "MANIFEST_INVALID"),
