@@ -77,7 +77,8 @@ pub fn open_with_faults(dir: &Path, options: Options, faults: Faults) -> Result<
     let Options { missing_references, writes, epochs, mirror } = options;
     let sites = Sites::new(mirror).map_err(OpenError::Mirror)?;
     let metrics = Metrics::with(sites.metrics());
-    let (sqlite, writer) = Sqlite::open(dir, Arc::clone(&writes), epochs, sites.names(), metrics, faults)?;
+    let (names, sources) = (sites.names(), sites.sources());
+    let (sqlite, writer) = Sqlite::open(dir, Arc::clone(&writes), epochs, names, &sources, metrics, faults)?;
     Ok(ControlPlane { metadata: Arc::new(sqlite), writer, writes, missing_references, sites })
 }
 

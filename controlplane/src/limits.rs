@@ -41,6 +41,10 @@ pub const ACCEPT_EXTRA: usize = 16;
 /// Questions that wait for one upstream. One more is refused: those that need no upstream, or another, go on.
 pub const WAITS_PER_UPSTREAM: usize = 512;
 
+/// Manifests of one upstream that are on their way or not kept yet, each up to [`DOCUMENT_BYTES`]. One more is not asked
+/// for before there is room.
+pub const MANIFESTS_IN_HAND: usize = 32;
+
 /// Things that an upstream was found not to have, remembered for its `negative_ttl`.
 pub const ABSENCES: u64 = 16_384;
 
@@ -56,7 +60,8 @@ pub const OPENED: u64 = 4_096;
 /// Pages of an upstream's lists, in bytes.
 pub const LISTS_BYTES: u64 = 8 << 20;
 
-/// What is done behind answers at the same time. What finds no place is tried again when it is asked for again.
+/// What is done behind answers at the same time, for each upstream. What finds no place is tried again when it is asked
+/// for again.
 pub const BEHIND_AT_ONCE: usize = 32;
 
 /// Kept manifests of all upstreams, with what hangs on them, unless an operator says otherwise.

@@ -34,8 +34,8 @@ pub(crate) trait Mirrored: Send + Sync + 'static {
         tag: Tag,
     ) -> impl Future<Output = Result<Option<KeptTag>, Problem>> + Send;
 
-    /// Whether a kept manifest of the repository names the blob. The inner `None`: its size is not known, since two
-    /// manifests say different ones.
+    /// Whether a kept manifest of the repository has the blob as its own. The inner `None`: its size is not known, since
+    /// two manifests say different ones.
     fn mirrored_edge(
         &self,
         repository: RepositoryName,
@@ -52,6 +52,14 @@ pub(crate) trait Mirrored: Send + Sync + 'static {
     /// Keeps something. A tag that moves or goes takes what cores remember of the repository away. `false`: what the
     /// change is about is not kept (any more).
     fn keep(&self, keep: Box<Keep>) -> impl Future<Output = Result<bool, Problem>> + Send;
+}
+
+/// What a prefix means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub prefix: String,
+    pub ns: String,
+    pub url: String,
 }
 
 /// A kept manifest.

@@ -5,6 +5,7 @@
 //! entries as questions that are being answered.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,22 +14,32 @@ use tokio::sync::OnceCell;
 /// The questions that are on their way.
 #[derive(Debug)]
 pub(super) struct Flights<K, T> {
-    // A mutex, because questions come from any thread; it is held for one look-up.
-    flying: Mutex<HashMap<K, Arc<OnceCell<T>>>>,
+    flying: Flying<K, T>,
 }
+
+// A mutex, because questions come from any thread; it is held for one look-up.
+type Flying<K, T> = Arc<Mutex<HashMap<K, Arc<OnceCell<T>>>>>;
 
 impl<K, T> Default for Flights<K, T> {
     fn default() -> Flights<K, T> {
-        Flights { flying: Mutex::new(HashMap::new()) }
+        Flights { flying: Arc::default() }
     }
 }
 
 impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
     /// The answer of `ask`, or of whoever is asking for `key` already.
     pub(super) async fn join(&self, key: K, ask: impl Future<Output = T>) -> T {
-        let flight =
-            Flight { flights: self, cell: Arc::clone(self.lock().entry(key.clone()).or_default()), key };
-        flight.cell.get_or_init(|| ask).await.clone()
+        let cell = Arc::clone(self.lock().entry(key.clone()).or_default());
+        Flight { flying: Arc::clone(&self.flying), key, cell }.fly(ask).await
+    }
+
+    /// The flight for `key`, if there is none yet. Whoever asks for it from now on joins it.
+    pub(super) fn begin(&self, key: K) -> Option<Flight<K, T>> {
+        let cell = match self.lock().entry(key.clone()) {
+            Entry::Vacant(free) => Arc::clone(free.insert(Arc::default())),
+            Entry::Occupied(_) => return None,
+        };
+        Some(Flight { flying: Arc::clone(&self.flying), key, cell })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Arc<OnceCell<T>>>> {
@@ -38,15 +49,22 @@ impl<K: Eq + Hash + Clone, T: Clone> Flights<K, T> {
 }
 
 /// Somebody who waits for an answer. Whoever leaves last, or first with an answer, ends the flight.
-struct Flight<'f, K: Eq + Hash, T> {
-    flights: &'f Flights<K, T>,
+pub(super) struct Flight<K: Eq + Hash, T> {
+    flying: Flying<K, T>,
     key: K,
     cell: Arc<OnceCell<T>>,
 }
 
-impl<K: Eq + Hash, T> Drop for Flight<'_, K, T> {
+impl<K: Eq + Hash, T: Clone> Flight<K, T> {
+    /// The answer of `ask`, or of whoever was quicker.
+    pub(super) async fn fly(self, ask: impl Future<Output = T>) -> T {
+        self.cell.get_or_init(|| ask).await.clone()
+    }
+}
+
+impl<K: Eq + Hash, T> Drop for Flight<K, T> {
     fn drop(&mut self) {
-        let mut flying = self.flights.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
         let is_ours = flying.get(&self.key).is_some_and(|cell| Arc::ptr_eq(cell, &self.cell));
         // The table and this one hold it.
         let is_last = Arc::strong_count(&self.cell) == 2;
@@ -95,6 +113,20 @@ mod tests {
         assert_eq!(asked.load(Ordering::SeqCst), 1);
         assert!(flights.lock().is_empty(), "nothing is kept");
         assert_eq!(flights.join("key", async { 7 }).await, 7, "the next one asks anew");
+    }
+
+    #[tokio::test]
+    async fn one_is_begun_where_there_is_none_and_ends_also_if_it_never_flies() {
+        let flights: Flights<u8, u32> = Flights::default();
+        let begun = flights.begin(1).unwrap();
+        assert!(flights.begin(1).is_none(), "it is under way");
+        assert!(flights.begin(2).is_some());
+        drop(begun);
+        assert!(flights.lock().is_empty());
+        let again = flights.begin(1).unwrap();
+        assert_eq!(flights.join(1, async { 3 }).await, 3, "who comes does not wait for it to begin");
+        assert_eq!(again.fly(async { 4 }).await, 3);
+        assert!(flights.lock().is_empty());
     }
 
     #[tokio::test]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::{Came, Description, Document, Outline};
-use oci::{Digest, Problem, Reference, Tag};
+use oci::{Digest, MediaType, Problem, Reference, Tag};
 
 use super::counts::{Answered, Looked};
-use super::site::{Absent, Site, Use, Wanted};
+use super::site::{Absent, Hand, Site, Use, Wanted};
 use super::verify::{Received, verify};
 use super::{Mirror, Place};
 use crate::limits;
@@ -24,7 +24,7 @@ enum Compared {
     /// It names this now, which is not here.
     Other(Digest),
     /// It came along.
-    Whole(Received),
+    Whole(Received, Hand),
     Gone,
 }
 
@@ -96,7 +96,7 @@ impl<M: Metadata> Mirror<M> {
                         self.given(site, place, known.manifest, Came::Stale, Some(Duration::ZERO))
                     }
                     Use::WhileAsking if site.absence(place, Wanted::Manifest(reference)).is_none() => {
-                        self.ask_behind(*place, tag, accept.clone());
+                        self.ask_behind(site, *place, tag, accept.clone());
                         self.given(site, place, known.manifest, Came::Hit, Some(Duration::ZERO))
                     }
                     Use::WhileAsking | Use::IfDown | Use::No => return Ok(None),
@@ -134,20 +134,18 @@ impl<M: Metadata> Mirror<M> {
                 let _noted = mirror.metadata.keep(Box::new(used)).await;
             });
         }
-        Document { came, fresh, ..kept.document }
+        Document { came, fresh: Some(until_asked_again(fresh)), ..kept.document }
     }
 
-    /// Compares a tag while its old answer is given.
-    fn ask_behind(self: &Arc<Self>, place: Place, tag: Tag, accept: Accept) {
+    /// Compares a tag while its old answer is given, unless somebody does already.
+    fn ask_behind(self: &Arc<Self>, site: &Site, place: Place, tag: Tag, accept: Accept) {
+        let reference = Reference::Tag(tag);
+        let Some(flight) = self.manifests.begin((place.repository, reference)) else { return };
         let mirror = Arc::clone(self);
-        self.behind.start(async move {
-            let reference = Reference::Tag(tag);
+        site.behind.start(async move {
             let Ok(site) = mirror.site(&place) else { return };
             // Whoever is told of a failure is the next to wait for an answer.
-            let _compared = mirror
-                .manifests
-                .join((place.repository, reference), Box::pin(mirror.ask(site, &place, reference, &accept)))
-                .await;
+            let _compared = flight.fly(Box::pin(mirror.ask(site, &place, reference, &accept))).await;
         });
     }
 
@@ -176,7 +174,9 @@ impl<M: Metadata> Mirror<M> {
         site.may_be_asked()?;
         match known {
             None => match self.get(site, place, reference, accept).await {
-                Ok(Some(received)) => self.take(site, place, reference, None, received).await.map(Some),
+                Ok(Some((received, hand))) => {
+                    self.take(site, place, reference, None, received, hand).await.map(Some)
+                }
                 Ok(None) => self.gone(site, place, reference, Absent::Unknown).await,
                 Err(Failure::Denied) => self.gone(site, place, reference, Absent::Denied).await,
                 Err(failure) => Err(site.failed(place, &failure)),
@@ -213,9 +213,9 @@ impl<M: Metadata> Mirror<M> {
                 let fresh = Some(site.rules.tag_ttl);
                 return Ok(Some(self.given(site, place, known.manifest, Came::Hit, fresh)));
             }
-            Ok(Compared::Whole(received)) => {
+            Ok(Compared::Whole(received, hand)) => {
                 site.counts.looked(Looked::Moved);
-                return self.take(site, place, reference, Some(tag), received).await.map(Some);
+                return self.take(site, place, reference, Some(tag), received, hand).await.map(Some);
             }
             Ok(Compared::Gone) => {
                 site.counts.looked(Looked::Gone);
@@ -260,12 +260,13 @@ impl<M: Metadata> Mirror<M> {
             Some(Some(found)) if found == *digest => Ok(Compared::Same),
             Some(Some(other)) => Ok(Compared::Other(other)),
             Some(None) => {
+                let hand = site.hand().await?;
                 let got = site.upstream.manifest(&place.there, &reference, accept, Some(digest)).await?;
                 Ok(match got {
                     GotManifest::Absent => Compared::Gone,
                     GotManifest::Unchanged => Compared::Same,
                     GotManifest::Manifest { bytes, media_type, digest_header } => {
-                        Compared::Whole(Received { bytes, media_type, digest_header })
+                        Compared::Whole(Received { bytes, media_type, digest_header }, hand)
                     }
                 })
             }
@@ -286,11 +287,12 @@ impl<M: Metadata> Mirror<M> {
         if let Ok(true) = self.metadata.keep(Box::new(Keep::Tag { repository, tag, digest, at })).await
             && let Ok(Some(document)) = self.kept(site, place, digest).await
         {
-            return Ok(Ok(Document { fresh: Some(site.rules.tag_ttl), ..document }));
+            let fresh = Some(until_asked_again(Some(site.rules.tag_ttl)));
+            return Ok(Ok(Document { fresh, ..document }));
         }
         let reference = Reference::Digest(digest);
         match self.get(site, place, reference, accept).await? {
-            Some(received) => Ok(self.take(site, place, reference, Some(tag), received).await),
+            Some((received, hand)) => Ok(self.take(site, place, reference, Some(tag), received, hand).await),
             None => {
                 Err(Failure::Misbehaved { why: "the upstream's tag names a manifest that it does not have" })
             }
@@ -304,14 +306,15 @@ impl<M: Metadata> Mirror<M> {
         place: &Place,
         reference: Reference,
         accept: &Accept,
-    ) -> Result<Option<Received>, Failure> {
+    ) -> Result<Option<(Received, Hand)>, Failure> {
+        let hand = site.hand().await?;
         match site.upstream.manifest(&place.there, &reference, accept, None).await? {
             GotManifest::Absent => Ok(None),
             GotManifest::Unchanged => {
                 Err(Failure::Misbehaved { why: "the upstream compared with what nobody named" })
             }
             GotManifest::Manifest { bytes, media_type, digest_header } => {
-                Ok(Some(Received { bytes, media_type, digest_header }))
+                Ok(Some((Received { bytes, media_type, digest_header }, hand)))
             }
         }
     }
@@ -324,6 +327,7 @@ impl<M: Metadata> Mirror<M> {
         asked: Reference,
         tag: Option<Tag>,
         received: Received,
+        _until_it_is_kept: Hand,
     ) -> Result<Document, Problem> {
         let verified = self.parse(move || verify(&asked, received)).await.inspect_err(|problem| {
             tracing::warn!(repository = %place.repository, reference = %asked, message = problem.message(), "refused");
@@ -333,6 +337,7 @@ impl<M: Metadata> Mirror<M> {
             Reference::Digest(_) => tag,
         };
         let (digest, media_type) = (verified.digest, verified.media_type);
+        let named: Vec<Digest> = verified.edges.iter().map(|edge| edge.target).collect();
         let keep = Keep::Manifest(NewMirrored {
             repository: place.repository,
             digest,
@@ -353,8 +358,14 @@ impl<M: Metadata> Mirror<M> {
         for reference in [Some(Reference::Digest(digest)), tag.map(Reference::Tag)].into_iter().flatten() {
             site.forget_absence(place, Wanted::Manifest(reference));
         }
+        // They have been pushed there, before the manifest that names them.
+        for target in named {
+            site.forget_absence(place, Wanted::Blob(target));
+            site.forget_absence(place, Wanted::Manifest(Reference::Digest(target)));
+        }
         site.counts.manifest(Answered::Upstream);
         let fresh = tag.map(|_| if kept.is_ok() { site.rules.tag_ttl } else { Duration::ZERO });
+        let fresh = Some(until_asked_again(fresh));
         Ok(Document { digest, media_type, bytes: verified.bytes, came: Came::Fill, fresh })
     }
 
@@ -409,6 +420,12 @@ impl<M: Metadata> Mirror<M> {
     }
 }
 
+/// What a core knows it does not ask for, so even what never changes is asked for again: otherwise nobody would note that
+/// it is of use, and it would make room for what is not.
+fn until_asked_again(fresh: Option<Duration>) -> Duration {
+    fresh.map_or(limits::USE_NOTED_EVERY, |fresh| fresh.min(limits::USE_NOTED_EVERY))
+}
+
 /// `None`: something is missing, or can't be.
 fn outline(reference: Reference, described: Described) -> Option<Outline> {
     let digest = match reference {
@@ -417,6 +434,7 @@ fn outline(reference: Reference, described: Described) -> Option<Outline> {
         Reference::Tag(_) => described.digest?,
     };
     let size_bytes = described.size_bytes.filter(|size| *size <= limits::DOCUMENT_BYTES as u64)?;
-    let media_type = described.media_type.filter(|one| one.is_json() && !one.is_schema1())?;
+    let is_clear = |one: &MediaType| one.is_json() && !one.is_schema1() && *one != MediaType::JSON;
+    let media_type = described.media_type.filter(is_clear)?;
     Some(Outline { digest, media_type, size_bytes, came: Came::Fill })
 }

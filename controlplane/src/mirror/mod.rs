@@ -31,7 +31,7 @@ use oci::{Digest, Namespaces, Problem, Reference, RepositoryName};
 use tokio::sync::{Semaphore, watch};
 
 use crate::limits;
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, Source};
 use crate::upstream::{Failure, SettingsError, Upstream, UpstreamSettings};
 use behind::Behind;
 use clock::Clock;
@@ -129,6 +129,15 @@ impl Sites {
 
     pub(crate) fn names(&self) -> Arc<Names> {
         Arc::clone(&self.names)
+    }
+
+    /// What each prefix means.
+    pub(crate) fn sources(&self) -> Vec<Source> {
+        let of = |site: &Site| {
+            let UpstreamSettings { prefix, ns, url, .. } = site.upstream.settings();
+            Source { prefix: prefix.clone(), ns: ns.clone(), url: url.trim_end_matches('/').to_owned() }
+        };
+        self.sites.iter().map(of).collect()
     }
 
     /// Whether there are none.
@@ -257,6 +266,9 @@ impl<M: Metadata> Mirror<M> {
     /// Ends what nobody waits for, and answers who waits for an upstream.
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
+        for site in &self.sites {
+            site.behind.close().await;
+        }
         self.behind.close().await;
     }
 }

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use control::{Came, Outline};
 use moka::sync::Cache;
 use oci::{Digest, MediaType, Problem, Reference, RepositoryName, Tag};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
+use super::behind::Behind;
 use super::counts::Counts;
 use super::remembered::Remembered;
 use super::{Glob, Place};
@@ -25,12 +27,18 @@ pub(super) struct Site {
     pub counts: Arc<Counts>,
     /// One for each question that may wait for it.
     pub waits: Arc<Semaphore>,
+    /// What is done for it behind answers.
+    pub behind: Behind,
+    hands: Arc<Semaphore>,
     absent: Remembered<(RepositoryName, Wanted), Absent>,
     granted: Remembered<(RepositoryName, Digest), Option<u64>>,
     outlines: Remembered<(RepositoryName, Reference), Outline>,
     opened: Remembered<RepositoryName, ()>,
     lists: Cache<(RepositoryName, String), Listing>,
 }
+
+/// The right to hold one manifest that is not kept yet.
+pub(super) type Hand = OwnedSemaphorePermit;
 
 /// What may be absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,6 +147,8 @@ impl Site {
             rules,
             counts: Arc::default(),
             waits: Arc::new(Semaphore::new(limits::WAITS_PER_UPSTREAM)),
+            behind: Behind::default(),
+            hands: Arc::new(Semaphore::new(limits::MANIFESTS_IN_HAND)),
             absent: Remembered::new(limits::ABSENCES, policy.negative_ttl),
             granted: Remembered::new(limits::GRANTS, limits::GRANT_AGE_MAX),
             outlines: Remembered::new(limits::OUTLINES, policy.tag_ttl),
@@ -169,6 +179,15 @@ impl Site {
             }
             Offline::Never | Offline::Auto => Ok(()),
         }
+    }
+
+    /// To be had before a manifest is asked for, and held until it is kept.
+    ///
+    /// Errors: `BudgetSpent` if there is none for as long as a question may wait for its turn.
+    pub(super) async fn hand(&self) -> Result<Hand, Failure> {
+        let wait = self.upstream.settings().timeouts.budget_wait;
+        let hand = timeout(wait, Arc::clone(&self.hands).acquire_owned()).await;
+        hand.ok().and_then(Result::ok).ok_or(Failure::BudgetSpent { retry_after_s: 1 })
     }
 
     /// What the upstream said not long ago, if that was no.
@@ -360,6 +379,20 @@ mod tests {
         ] {
             assert!(have > most / 2 && have <= most, "{have} of {most}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_manifests_are_in_hand() {
+        let site = site(Policy::default()).unwrap();
+        let mut hands = Vec::new();
+        for _ in 0..limits::MANIFESTS_IN_HAND {
+            hands.push(site.hand().await.unwrap());
+        }
+        let begun = tokio::time::Instant::now();
+        assert_eq!(site.hand().await.err(), Some(Failure::BudgetSpent { retry_after_s: 1 }));
+        assert!(begun.elapsed() >= site.upstream.settings().timeouts.budget_wait);
+        hands.pop();
+        assert!(site.hand().await.is_ok());
     }
 
     #[test]

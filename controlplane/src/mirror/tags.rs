@@ -102,7 +102,7 @@ fn read(listing: &Listing, page: &Page) -> Result<Names, Problem> {
     let limit = page.limit() as usize;
     // Whoever is told to go on where it is would never come to an end.
     let goes_on = listing.next.as_deref().map(last_here).filter(|next| page.last.as_ref() != Some(next));
-    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
     if tags.len() <= limit.max(1) || page.last.as_deref().is_some_and(is_opaque) {
         let names = if limit > 0 { owned(&names) } else { Vec::new() };
         return Ok(Names { names, next: goes_on });

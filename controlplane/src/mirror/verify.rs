@@ -46,15 +46,19 @@ pub(super) fn verify(asked: &Reference, received: Received) -> Result<Verified, 
     if expected.is_some_and(|expected| expected != digest) {
         return Err(WRONG_DIGEST);
     }
-    let parsed = oci::Manifest::parse(&bytes, media_type.as_ref().map(MediaType::as_str));
+    let told = media_type.as_ref().map(MediaType::as_str);
+    // That it is JSON is no type: what it says itself is one, or its shape.
+    let clear = told.filter(|_| media_type != Some(MediaType::JSON));
+    let parsed = oci::Manifest::parse(&bytes, clear).or_else(|_why| oci::Manifest::parse(&bytes, told));
     let parsed = parsed.map_err(|_why| NO_MANIFEST)?;
     Ok(Verified { digest, edges: edges(&parsed), media_type: parsed.media_type, bytes })
 }
 
-/// Everything that is named, each once a kind. It is how a blob's permission and size are known, so foreign layers,
-/// which the upstream may have all the same, are among them.
+/// What is named, each once a kind. A blob among them is permission to serve it, so it takes the upstream's own word:
+/// anybody may push a manifest there that names the digest of somebody's blob as a layer that lies elsewhere. The
+/// upstream may have such a layer all the same, and is asked for it.
 fn edges(manifest: &oci::Manifest) -> Vec<MirroredEdge> {
-    let blobs = manifest.config.iter().chain(&manifest.layers).map(|named| (named, EdgeKind::Blob));
+    let blobs = manifest.vouched().map(|named| (named, EdgeKind::Blob));
     let children = manifest.manifests.iter().map(|named| (named, EdgeKind::Child));
     let sizes: BTreeMap<(Digest, EdgeKind), u64> =
         blobs.chain(children).map(|(named, kind)| ((named.digest, kind), named.size_bytes)).collect();
@@ -94,6 +98,27 @@ mod tests {
         assert_eq!(verify(&Reference::Digest(other), received(bytes.clone())).unwrap_err(), WRONG_DIGEST);
         // Whoever asks by digest knows what it wants, whatever the header says.
         assert_eq!(verify(&Reference::Digest(digest), told(other)).unwrap().digest, digest);
+    }
+
+    #[test]
+    fn a_type_that_says_nothing_gives_way_to_what_the_manifest_says_or_is() {
+        let digest = Digest::of(Algorithm::Sha256, b"config");
+        let shape = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"a/b","digest":"{digest}","size":6}},"layers":[]}}"#
+        );
+        let (said, _) = image();
+        let tag = Reference::parse("latest").unwrap();
+        let other = r#"{"anything":1}"#;
+        for (body, expect) in [
+            (shape.as_str(), MediaType::OCI_MANIFEST),
+            (std::str::from_utf8(&said).unwrap(), MediaType::OCI_MANIFEST),
+            (r#"{"schemaVersion":2,"manifests":[]}"#, MediaType::OCI_INDEX),
+            (other, MediaType::JSON),
+        ] {
+            let bytes = Bytes::from(body.to_owned());
+            let sent = Received { media_type: Some(MediaType::JSON), ..received(bytes) };
+            assert_eq!(verify(&tag, sent).unwrap().media_type, expect, "{body}");
+        }
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl<'de> Deserialize<'de> for Descriptor {
             size: u64,
             artifact_type: Option<String>,
             annotations: Option<Annotations>,
+            urls: Option<IgnoredAny>,
             #[serde(borrow)]
             platform: Option<&'a RawValue>,
         }
@@ -151,6 +152,7 @@ impl<'de> Deserialize<'de> for Descriptor {
             size_bytes: sent.size,
             artifact_type: sent.artifact_type,
             annotations: sent.annotations.map(|Annotations(map)| map),
+            has_urls: sent.urls.is_some(),
             platform: sent.platform.and_then(platform),
         })
     }

@@ -46,6 +46,8 @@ pub struct Descriptor {
     pub artifact_type: Option<String>,
     /// `annotations`
     pub annotations: Option<Map<String, Value>>,
+    /// Whether `urls` say where else the bytes may be.
+    pub has_urls: bool,
     /// `platform`; `None` also for what reads like none, such as the `unknown/unknown` of what is attached to an image.
     pub platform: Option<Box<Platform>>,
 }
@@ -126,6 +128,16 @@ impl Manifest {
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let blobs = self.config.iter().chain(&self.layers);
         blobs.filter(|descriptor| !is_nondistributable(&descriptor.media_type))
+    }
+
+    /// The descriptors of config and layers that a registry which takes this manifest has looked for in its repository:
+    /// not those whose bytes may be elsewhere, nor any of a document that it may not know.
+    pub fn vouched(&self) -> impl Iterator<Item = &Descriptor> {
+        let is_known = match self.kind {
+            Kind::Image | Kind::Artifact => true,
+            Kind::Index | Kind::Other => false,
+        };
+        self.blobs().filter(move |descriptor| is_known && !descriptor.has_urls)
     }
 
     /// What must be in the repository, in the order of the manifest, repeated where it repeats. Not in it:

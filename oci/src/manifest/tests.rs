@@ -517,3 +517,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_registry_vouches_for_what_it_had_to_look_for() {
+    let digests = |manifest: &Manifest| manifest.vouched().map(|one| one.digest).collect::<Vec<_>>();
+    let all = |manifest: &Manifest| {
+        manifest.config.iter().chain(&manifest.layers).map(|one| one.digest).collect::<Vec<_>>()
+    };
+    let manifest = good(&image(), Some(IMAGE));
+    assert_eq!(digests(&manifest), all(&manifest));
+    let mut linked = image();
+    linked["layers"][0]["urls"] = json!(["https://example.com/layer"]);
+    let linked = good(&linked, Some(IMAGE));
+    assert!(linked.layers[0].has_urls && !digests(&linked).contains(&linked.layers[0].digest));
+    assert!(digests(&linked).contains(&linked.config.as_ref().unwrap().digest));
+    let mut foreign = image();
+    foreign["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.nondistributable.v1.tar");
+    let foreign = good(&foreign, Some(IMAGE));
+    assert!(!digests(&foreign).contains(&foreign.layers[0].digest));
+    let mut other = image();
+    other["mediaType"] = json!("application/vnd.example+json");
+    let other = good(&other, Some("application/vnd.example+json"));
+    assert!(!all(&other).is_empty() && digests(&other).is_empty());
+}

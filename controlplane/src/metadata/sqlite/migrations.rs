@@ -145,6 +145,15 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (manifest, target, kind)
     ) WITHOUT ROWID;
     CREATE INDEX mirrored_edge_by_target ON mirrored_edge (repository, target, size_bytes);",
+    // Of which upstream what is below a prefix is; what is of none goes. Only a blob's edge permits.
+    "CREATE TABLE mirrored_source (
+        prefix TEXT PRIMARY KEY,
+        ns TEXT NOT NULL,
+        url TEXT NOT NULL
+    ) WITHOUT ROWID;
+
+    DROP INDEX mirrored_edge_by_target;
+    CREATE INDEX mirrored_edge_by_target ON mirrored_edge (repository, target, kind, size_bytes);",
 ];
 
 /// `blob.state`. The other states of a digest belong to the keeper and its cache; none is in a table.

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::changes::{Change, Refused, edge_column};
 use super::columns::DigestColumn;
+use super::migrations::EDGE_BLOB;
 use super::reads::{cut, one_more};
 use crate::metadata::{Keep, Kept, KeptTag, Listed, MirroredEdge, NewMirrored, Page};
 
@@ -20,7 +21,7 @@ type Sql<T> = rusqlite::Result<T>;
 /// What a row takes on disk beside the bytes of a manifest, roughly, in bytes.
 const ROW_BYTES: u64 = 512;
 const EDGE_BYTES: u64 = 160;
-const TAG_BYTES: u64 = 256;
+pub(super) const TAG_BYTES: u64 = 256;
 
 /// Whether the name was ever written here, or claimed by an upload.
 pub(super) fn is_local(connection: &Connection, name: &RepositoryName) -> Sql<bool> {
@@ -90,7 +91,8 @@ pub(super) fn tag(connection: &Connection, name: &RepositoryName, tag: &Tag) -> 
         .optional()
 }
 
-/// Both ends of the sizes that manifests tell, by an index: thousands of manifests may name one base layer.
+/// Both ends of the sizes that manifests tell of a blob, by an index: thousands of manifests may name one base layer. An
+/// entry of an index permits nothing, since not every registry looks for it.
 pub(super) fn edge(
     connection: &Connection,
     name: &RepositoryName,
@@ -100,15 +102,15 @@ pub(super) fn edge(
     let size = |sql: &str| -> Sql<Option<u64>> {
         connection
             .prepare_cached(sql)?
-            .query_row(params![repository, DigestColumn(*target)], |row| row.get(0))
+            .query_row(params![repository, DigestColumn(*target), EDGE_BLOB], |row| row.get(0))
             .optional()
     };
     let smallest = size(
-        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2
+        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2 AND kind = ?3
          ORDER BY size_bytes LIMIT 1",
     )?;
     let largest = size(
-        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2
+        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2 AND kind = ?3
          ORDER BY size_bytes DESC LIMIT 1",
     )?;
     Ok(smallest.map(|size_bytes| Some(size_bytes).filter(|_| smallest == largest)))

@@ -14,6 +14,7 @@ mod migrations;
 mod mirrored;
 mod readers;
 mod reads;
+mod sources;
 mod touches;
 mod wal;
 mod writer;
@@ -34,7 +35,7 @@ use tokio::sync::oneshot;
 
 use super::{
     DeleteManifest, Keep, Kept, KeptTag, Listed, Metadata, Mirrored, Mount, NewManifest, Page, Referrers,
-    ReferrersQuery,
+    ReferrersQuery, Source,
 };
 use crate::limits;
 use crate::metrics::Metrics;
@@ -152,6 +153,7 @@ impl Sqlite {
         writes: Arc<Writes>,
         epochs: Arc<Epochs>,
         names: Arc<Names>,
+        sources: &[Source],
         metrics: Metrics,
         faults: Faults,
     ) -> Result<(Sqlite, WriterThread), OpenError> {
@@ -174,6 +176,7 @@ impl Sqlite {
                 return Err(OpenError::PrefixTaken { prefix: prefix.to_owned(), repository });
             }
         }
+        sources::settle(&mut connection, sources)?;
         let now = connection.query_row("SELECT at FROM clock WHERE id = 0", [], |row| row.get(0))?;
         let opened_at = writer::wall_clock_ms().max(now);
         let page_bytes = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;

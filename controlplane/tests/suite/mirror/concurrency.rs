@@ -116,3 +116,37 @@ async fn a_stop_does_not_wait_for_an_upstream() {
     assert!(closed.await.is_ok());
     waiting.into_iter().for_each(|one| one.abort());
 }
+
+#[tokio::test]
+async fn a_hot_old_tag_of_a_slow_upstream_holds_up_no_other_tag() {
+    let slow = Registry::start();
+    let quick = Registry::start();
+    let policy = Policy { tag_ttl: Duration::ZERO, ..Policy::default() };
+    let hangs = |ns, registry: &Registry| {
+        let mut settings = upstream(ns, registry, policy.clone());
+        settings.timeouts.first_byte = Duration::from_secs(3600);
+        settings
+    };
+    let rig = Rig::new(mirror_of(vec![hangs("docker.io", &slow), hangs("ghcr.io", &quick)]));
+    for (registry, repository) in [(&slow, "docker.io/org/app"), (&quick, "ghcr.io/org/app")] {
+        registry.push_image("org/app", "hot", "x");
+        registry.push_image("org/app", "other", "x");
+        rig.pull(repository, "hot").await;
+        rig.pull(repository, "other").await;
+    }
+    slow.seen();
+    slow.fail("", Fault::Stall);
+    for _ in 0..2 * limits::BEHIND_AT_ONCE {
+        rig.pull("docker.io/org/app", "hot").await;
+    }
+    let new = quick.push_image("org/app", "other", "new").manifest;
+    eventually("another upstream's is compared", async || {
+        rig.pull("ghcr.io/org/app", "other").await.0 == new
+    })
+    .await;
+    eventually("so is another one of the same upstream", async || {
+        rig.pull("docker.io/org/app", "other").await;
+        slow.seen().iter().any(|line| line.ends_with("/other"))
+    })
+    .await;
+}

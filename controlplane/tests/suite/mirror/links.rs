@@ -103,3 +103,54 @@ async fn an_outage_is_never_told_as_unknown() {
     registry.fail("", Fault::Cut);
     assert_eq!(rig.size(APP, image.layer).await, Some("layer of x".len() as u64), "a manifest permits it");
 }
+
+#[tokio::test]
+async fn a_manifest_permits_nothing_that_may_lie_elsewhere() {
+    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    let plain = "application/vnd.oci.image.layer.v1.tar";
+    for (media_type, urls) in [(foreign, None), (plain, Some(["https://example.com/layer"]))] {
+        let registry = Registry::start();
+        let secret = sha256("a blob of a local repository");
+        let config = registry.push_blob("org/app", "config");
+        let mut body = crate::harness::image(config, &[secret]);
+        body["layers"][0]["mediaType"] = media_type.into();
+        if let Some(urls) = urls {
+            body["layers"][0]["urls"] = urls.to_vec().into();
+        }
+        registry.push_manifest("org/app", Some("1"), &body);
+        let rig = Rig::hub(&registry, Policy { negative_ttl: Duration::ZERO, ..Policy::default() });
+        rig.pull(APP, "1").await;
+        assert_eq!(rig.link(APP, secret).await, Ok(None), "anybody may push such a manifest");
+        assert!(rig.link(APP, config).await.unwrap().is_some());
+        registry.push_blob("org/app", "a blob of a local repository");
+        assert_eq!(rig.size(APP, secret).await, Some(28), "the upstream has it there");
+    }
+}
+
+#[tokio::test]
+async fn an_index_permits_no_blob() {
+    let registry = Registry::start();
+    let secret = sha256("a blob of a local repository");
+    registry.push_manifest("org/app", Some("1"), &crate::harness::index(&[secret]));
+    let rig = Rig::hub(&registry, Policy::default());
+    rig.pull(APP, "1").await;
+    assert_eq!(rig.link(APP, secret).await, Ok(None), "not every registry looks for what an index names");
+}
+
+#[tokio::test]
+async fn what_a_new_manifest_names_has_been_pushed_meanwhile() {
+    let registry = Registry::start();
+    let rig = Rig::hub(&registry, Policy { negative_ttl: Duration::from_secs(3600), ..Policy::default() });
+    let layer = sha256("layer of x");
+    assert_eq!(rig.link(APP, layer).await, Ok(None));
+    let image = registry.push_image("org/app", "x", "x");
+    let digest = image.manifest.to_string();
+    registry.remove(&format!("/v2/org/app/manifests/{digest}"));
+    assert!(rig.manifest(APP, &digest).await.unwrap().is_none());
+    registry.push_image("org/app", "x", "x");
+    registry.push_manifest("org/app", Some("1"), &crate::harness::index(&[image.manifest]));
+    rig.pull(APP, "1").await;
+    assert_eq!(rig.pull(APP, &digest).await.0, image.manifest);
+    assert!(rig.link(APP, layer).await.unwrap().is_some());
+    assert!(rig.fetch("org/app", layer, (0, None)).await.unwrap().is_some());
+}

@@ -148,8 +148,8 @@ async fn what_a_client_makes_up_as_last_says_nothing_of_the_list() {
 
 #[tokio::test]
 async fn after_the_upstreams_own_no_no_page_of_the_list_is_given_again() {
+    let clock = HeldClock::new();
     for fault in [Fault::Status(404), Fault::Status(403)] {
-        let clock = HeldClock::new();
         let registry = Registry::start();
         registry.put_json("/v2/library/app/tags/list", JSON, &tags(&["a"]));
         registry.put_json("/v2/library/other/tags/list", JSON, &tags(&["b"]));

@@ -1,6 +1,6 @@
 //! Manifests of upstreams: verified, kept for good by digest, and an outage is never *not there*.
 
-use control::Came;
+use control::{Came, Description};
 use controlplane::upstream::Policy;
 use controlplane::{MirrorSettings, limits};
 use oci::Problem;
@@ -16,11 +16,13 @@ async fn by_digest_it_is_asked_for_once_and_for_good() {
     let image = registry.push_image("library/app", "1", "x");
     let rig = Rig::hub(&registry, Policy::default());
     let digest = image.manifest.to_string();
+    // A core asks again after so long, though it never changes: its use is noted, and it does not make room for others.
+    let noted = Some(limits::USE_NOTED_EVERY);
     let first = rig.manifest("docker.io/library/app", &digest).await.unwrap().unwrap();
-    assert_eq!((first.came, first.fresh, first.digest), (Came::Fill, None, image.manifest));
+    assert_eq!((first.came, first.fresh, first.digest), (Came::Fill, noted, image.manifest));
     registry.fail("", Fault::Cut);
     let again = rig.manifest("docker.io/library/app", &digest).await.unwrap().unwrap();
-    assert_eq!((again.came, again.fresh, &again.bytes), (Came::Hit, None, &first.bytes));
+    assert_eq!((again.came, again.fresh, &again.bytes), (Came::Hit, noted, &first.bytes));
     assert_eq!(again.media_type, first.media_type);
     assert_eq!(registry.seen(), [format!("GET /v2/library/app/manifests/{digest}")]);
     let elsewhere = rig.manifest("docker.io/library/other", &digest).await;
@@ -175,4 +177,23 @@ async fn kept_manifests_have_a_bound() {
     assert!(total <= 8 << 10, "{total}");
     assert_eq!(rig.pull("app", "19").await.1, Came::Hit);
     assert_eq!(rig.pull("app", "0").await.1, Came::Fill, "it had to go");
+}
+
+#[tokio::test]
+async fn a_type_that_says_nothing_is_not_kept() {
+    let registry = Registry::start();
+    let config = registry.push_blob("library/app", "config");
+    let mut body = crate::harness::image(config, &[]);
+    body.as_object_mut().unwrap().remove("mediaType");
+    let digest = registry.push_manifest("library/app", Some("1"), &body).to_string();
+    registry.fail("manifests", Fault::Header("Content-Type", "application/json".to_owned()));
+    let rig = Rig::hub(&registry, Policy::default());
+    let oci = "application/vnd.oci.image.manifest.v1+json";
+    let Some(Description::Whole(described)) = rig.describe("app", &digest).await.unwrap() else {
+        panic!("the head of that HEAD is not the manifest's")
+    };
+    assert_eq!(described.media_type.as_str(), oci);
+    for reference in ["1", &digest] {
+        assert_eq!(rig.manifest("app", reference).await.unwrap().unwrap().media_type.as_str(), oci);
+    }
 }

@@ -5,8 +5,8 @@ use controlplane::upstream::Policy;
 use controlplane::{MirrorError, MirrorSettings, OpenError};
 use oci::Problem;
 
-use super::registry::Registry;
-use super::rig::{Rig, mirror_of, upstream};
+use super::registry::{Fault, Registry};
+use super::rig::{Rig, mirror_of, status, upstream};
 use crate::harness::{Directory, NOBODY, Plane, index, name};
 
 #[tokio::test]
@@ -170,4 +170,32 @@ async fn settings_that_can_not_be_are_refused() {
     let policy = Policy { deny: vec!["A B".to_owned()], ..Policy::default() };
     let error = refused(mirror_of(vec![upstream("docker.io", &registry, policy)]));
     assert!(error.to_string().contains("upstream `docker.io`: deny: `A B`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_prefix_that_means_another_registry_has_nothing_of_the_old_one() {
+    let (old, new) = (Registry::start(), Registry::start());
+    let image = old.push_image("library/app", "1", "x");
+    let of = |registry: &Registry, ns: &str| {
+        let mut settings = upstream(ns, registry, Policy::default());
+        settings.prefix = "hub".to_owned();
+        mirror_of(vec![settings])
+    };
+    let rig = Rig::new(of(&old, "docker.io"));
+    rig.pull("hub/library/app", "1").await;
+    let rig = rig.restart_with(of(&old, "docker.io")).await;
+    old.seen();
+    rig.pull("hub/library/app", "1").await;
+    assert!(rig.link("hub/library/app", image.layer).await.unwrap().is_some());
+    assert!(old.seen().is_empty(), "the same one needs not be asked again");
+    let rig = rig.restart_with(of(&new, "docker.io")).await;
+    assert!(rig.manifest("hub/library/app", "1").await.unwrap().is_none());
+    assert!(rig.manifest("hub/library/app", &image.manifest.to_string()).await.unwrap().is_none());
+    assert_eq!(rig.link("hub/library/app", image.layer).await, Ok(None));
+    new.push_image("library/app", "1", "x");
+    let rig = rig.restart_with(of(&new, "docker.io")).await;
+    rig.pull("hub/library/app", "1").await;
+    let rig = rig.restart_with(of(&new, "quay.io")).await;
+    new.fail("", Fault::Cut);
+    assert_eq!(status(rig.manifest("hub/library/app", "1").await), 503, "another name, another registry");
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use control::{Came, Epoch};
+use controlplane::limits;
 use controlplane::upstream::Policy;
 
 use super::registry::{Fault, Registry};
@@ -117,7 +118,8 @@ async fn an_immutable_tag_is_never_compared() {
     registry.push_image("library/app", "v1.2.3", "moved");
     registry.seen();
     let document = rig.manifest("app", "v1.2.3").await.unwrap().unwrap();
-    assert_eq!((document.digest, document.came, document.fresh), (image.manifest, Came::Hit, None));
+    assert_eq!((document.digest, document.came), (image.manifest, Came::Hit));
+    assert_eq!(document.fresh, Some(limits::USE_NOTED_EVERY));
     assert!(registry.seen().is_empty());
 }
 
@@ -135,4 +137,17 @@ async fn an_old_tag_is_answered_at_once_while_it_is_compared() {
     assert_eq!((answer.digest, answer.came, answer.fresh), (old.manifest, Came::Hit, Some(Duration::ZERO)));
     registry.heal();
     eventually("the new one is here", async || rig.pull("app", "1").await.0 == new.manifest).await;
+}
+
+#[tokio::test]
+async fn a_core_asks_for_a_tag_as_often_as_its_use_is_noted() {
+    let registry = Registry::start();
+    registry.push_image("library/app", "1", "x");
+    let policy = Policy { tag_ttl: 3 * limits::USE_NOTED_EVERY, ..Policy::default() };
+    let rig = Rig::hub(&registry, policy);
+    for _ in 0..2 {
+        let document = rig.manifest("app", "1").await.unwrap().unwrap();
+        assert_eq!(document.fresh, Some(limits::USE_NOTED_EVERY));
+    }
+    assert_eq!(registry.seen().len(), 1);
 }

@@ -6,9 +6,9 @@ use control::{Epoch, Epochs};
 use oci::{Algorithm, Namespace, Namespaces};
 
 use super::super::changes::Revoked;
-use super::super::migrations;
+use super::super::{migrations, sources};
 use super::*;
-use crate::metadata::EdgeKind;
+use crate::metadata::{EdgeKind, Source};
 use crate::mirror::Names;
 
 struct Rows {
@@ -178,6 +178,10 @@ fn a_blob_has_the_size_that_all_manifests_tell() {
     assert_eq!(size(&rows), Some(Some(7)));
     let elsewhere = edge(&rows.connection, &name("docker.io/org/app"), &digest("layer")).unwrap();
     assert_eq!(elsewhere, None, "another repository is not asked");
+    let child = MirroredEdge { target: digest("child"), kind: EdgeKind::Child, size_bytes: 8 };
+    rows.keep(Keep::Manifest(NewMirrored { edges: vec![child], ..new(None, "index", 1) }));
+    let of_child = edge(&rows.connection, &name(HUB), &digest("child")).unwrap();
+    assert_eq!(of_child, None, "an index permits no blob");
     let liar = MirroredEdge { target: digest("layer"), kind: EdgeKind::Blob, size_bytes: 8 };
     rows.keep(Keep::Manifest(NewMirrored { edges: vec![liar], ..new(None, "three", 1) }));
     assert_eq!(size(&rows), Some(None));
@@ -199,7 +203,8 @@ fn a_name_is_claimed_once() {
 fn sizes_and_what_goes_first_are_found_by_an_index() {
     let rows = Rows::new();
     for sql in [
-        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2 ORDER BY size_bytes LIMIT 1",
+        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2 AND kind = 0
+         ORDER BY size_bytes LIMIT 1",
         "SELECT id, repository, charge_bytes, digest FROM mirrored_manifest
          WHERE id <> ?1 ORDER BY used_at, id LIMIT ?2",
     ] {
@@ -208,4 +213,42 @@ fn sizes_and_what_goes_first_are_found_by_an_index() {
         let plan = steps.collect::<Sql<Vec<String>>>().unwrap().join("; ");
         assert!(plan.contains("INDEX") && !plan.contains("TEMP B-TREE"), "{plan}");
     }
+}
+
+#[test]
+fn what_came_from_another_upstream_than_the_one_of_its_prefix_goes() {
+    let mut rows = Rows::new();
+    let source = |prefix: &str, ns: &str, url: &str| Source {
+        prefix: prefix.to_owned(),
+        ns: ns.to_owned(),
+        url: url.to_owned(),
+    };
+    let hub = source("docker.io", "docker.io", "https://registry-1.docker.io");
+    let keep = |rows: &Rows| {
+        for (number, repository) in ["docker.io/library/app", "docker.io0/app"].into_iter().enumerate() {
+            let one = NewMirrored { repository: name(repository), ..new(Some("v1"), "one", number as i64) };
+            rows.change(|change| change.keep(&Keep::Manifest(one)), &[]);
+        }
+        rows.total()
+    };
+    let settle = |rows: &mut Rows, source: &Source| {
+        sources::settle(&mut rows.connection, std::slice::from_ref(source)).unwrap();
+        (rows.has("one"), rows.tag("v1").is_some(), rows.total())
+    };
+    let all = keep(&rows);
+    let rest = all / 2;
+    assert_eq!(settle(&mut rows, &hub), (false, false, rest), "nobody knows where that came from");
+    assert_eq!(keep(&rows), all);
+    assert_eq!(settle(&mut rows, &hub), (true, true, all), "it came from there");
+    let elsewhere = source("docker.io", "docker.io", "https://mirror.example");
+    assert_eq!(settle(&mut rows, &elsewhere), (false, false, rest));
+    keep(&rows);
+    assert_eq!(settle(&mut rows, &elsewhere), (true, true, all));
+    let renamed = source("docker.io", "quay.io", "https://mirror.example");
+    assert_eq!(settle(&mut rows, &renamed), (false, false, rest));
+    keep(&rows);
+    assert_eq!(settle(&mut rows, &source("quay", "quay.io", "https://quay.io")).2, all, "another prefix");
+    let edges: u64 =
+        rows.connection.query_row("SELECT count(*) FROM mirrored_edge", [], |row| row.get(0)).unwrap();
+    assert_eq!(edges, 2);
 }
