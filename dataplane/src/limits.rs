@@ -77,8 +77,12 @@ pub const HELD_BACK_BYTES: u64 = 256 * 1024;
 pub const FILL_RESUMES_MAX: u32 = 3;
 /// Extents of one fill that are fetched at the same time; who wants another waits.
 pub const FILL_EXTENTS_MAX: usize = 4;
-/// Answers that go through without being kept; more is 503.
+/// Requests to an upstream that are each for one answer alone, which is not kept; more is 503.
 pub const PASSES_MAX: usize = 64;
+/// Blobs that pass through memory for several answers at a time; of another each answer has a request of its own.
+pub const PASS_WINDOWS_MAX: usize = 8;
+/// What such a blob has in memory; an answer that is further behind the fastest has a request of its own.
+pub const PASS_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 /// How often one request joins a fill of the same blob, the one before having been spoilt; then it is 502.
 pub const FILL_JOINS_MAX: usize = 3;
 /// Jobs that wait for the pool's threads; more is 503.
@@ -178,6 +182,10 @@ pub const FILL_ROOM_TRIES_MAX: u32 = 8;
 pub const FILL_ROOM_PAUSE: Duration = Duration::from_millis(5);
 /// Chunks that the run of a fill is soon going to bring: nobody fetches them ahead of it.
 pub const FILL_NEAR_CHUNKS: u64 = 8;
+/// A blob that passes through is read so far ahead of the fastest who follows it.
+pub const PASS_AHEAD_BYTES: u64 = 1 << 20;
+/// What is taken at a time of a blob that passes through.
+pub const PASS_PIECE_BYTES: usize = 64 * 1024;
 /// The most chunks that one extent asks for.
 pub const FILL_EXTENT_CHUNKS_MAX: u64 = 64;
 /// Who asks for less than this in bytes probes, and never starts a whole fill.
@@ -242,6 +250,9 @@ const _: () = {
     assert!(FILL_ROOM_BYTES.is_multiple_of(FILL_CHUNK_BYTES));
     // A chunk is gathered in one buffer, and what is held back is at least one.
     assert!(FILL_CHUNK_BYTES <= BUF_BYTES as u64 && FILL_CHUNK_BYTES <= HELD_BACK_BYTES);
+    // Who waits for the end that is held back finds it in the window, and the piece before is still there.
+    assert!(HELD_BACK_BYTES + (PASS_PIECE_BYTES as u64) < PASS_AHEAD_BYTES);
+    assert!(PASS_AHEAD_BYTES + 2 * (PASS_PIECE_BYTES as u64) < PASS_WINDOW_BYTES);
     assert!(ACCESS_TARGET_BYTES_MAX <= TARGET_BYTES_MAX);
 };
 

@@ -20,7 +20,7 @@ pub(super) fn is_none(error: &io::Error) -> bool {
 
 /// How long others are waited for who have to go.
 #[derive(Default)]
-struct Waiting {
+pub(super) struct Waiting {
     tries: u32,
     /// Something has gone that somebody has open.
     for_readers: bool,
@@ -30,7 +30,7 @@ impl Waiting {
     /// Has something go, or waits for what has gone to be closed.
     ///
     /// Errors: [`End::Full`]: there is nothing to wait for, or it was waited for long enough.
-    async fn for_room(&mut self, runner: &Runner, wanted_bytes: u64) -> Result<(), End> {
+    pub(super) async fn for_room(&mut self, runner: &Runner, wanted_bytes: u64) -> Result<(), End> {
         if self.tries == FILL_ROOM_TRIES_MAX {
             return Err(End::Full);
         }
