@@ -14,7 +14,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Leg, legs};
+use crate::harness::{Leg, beside, legs};
 use bench::{Bench, Daemon};
 use layers::{ARCHITECTURES, assert_same};
 
@@ -26,36 +26,43 @@ legs! {
 
 #[test]
 fn podman() {
+    let _machine = beside();
     Leg::Uring.run(with_podman);
 }
 
 #[test]
 fn buildah() {
+    let _machine = beside();
     Leg::Uring.run(with_buildah);
 }
 
 #[test]
 fn oras() {
+    let _machine = beside();
     Leg::Uring.run(with_oras);
 }
 
 #[test]
 fn helm() {
+    let _machine = beside();
     Leg::Uring.run(with_helm);
 }
 
 #[test]
 fn cosign() {
+    let _machine = beside();
     Leg::Uring.run(with_cosign);
 }
 
 #[test]
 fn containerd_and_ctr() {
+    let _machine = beside();
     Leg::Uring.run(with_containerd_and_ctr);
 }
 
 #[test]
 fn buildkit() {
+    let _machine = beside();
     Leg::Uring.run(with_buildkit);
 }
 

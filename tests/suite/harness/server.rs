@@ -221,7 +221,7 @@ impl Server {
     #[track_caller]
     pub fn upload_dirs_left(&self, count: usize) -> Vec<PathBuf> {
         let what = format!("{count} left under uploads/");
-        wait_for(&what, Duration::from_secs(10), || self.upload_dirs().len() == count);
+        wait_for(&what, || self.upload_dirs().len() == count);
         self.upload_dirs()
     }
 
