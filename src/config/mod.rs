@@ -152,6 +152,7 @@ fn read_limits(read: &mut Reading) -> (Limits, u64) {
         requests_per_connection: read.setting("limits.requests_per_connection", requests).get(),
         connections: read.setting("limits.connections", default.connections),
         blob_bytes: read.setting("limits.blob_bytes", Bytes(default.blob_bytes)).0,
+        fill_expiry: read.setting("limits.fill_expiry", default.fill_expiry),
         upload_expiry: read.setting("limits.upload_expiry", default.upload_expiry),
         drain_timeout: read.setting("limits.drain_timeout", default.drain_timeout),
         scrub_interval: read.setting("limits.scrub_interval", default.scrub_interval),

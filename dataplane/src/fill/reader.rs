@@ -18,6 +18,7 @@ use super::{
     run::{misbehaved, read_chunk},
 };
 use crate::cache::Lease;
+use crate::io::unix_time;
 use crate::limits::{
     FILL_CHUNK_BYTES, FILL_NEAR_CHUNKS, FILL_RESUME_PAUSE, FILL_RESUMES_MAX, HELD_BACK_BYTES, PROBE_BYTES,
 };
@@ -135,6 +136,10 @@ impl Reader {
                 State::Verified => return Ok(Ready::Begun),
                 State::Here => return Ok(Ready::Here),
                 State::Again => return Ok(Ready::Again),
+                // The file has the start, and what comes in its place the rest.
+                State::Full if is_long() && self.full().is_ok_and(|full| full.start > 0) => {
+                    return Ok(Ready::Begun);
+                }
                 State::Full => return Ok(Ready::Full),
                 State::Lost => return Err(self.failure()),
                 State::Waiting | State::Running if failures != self.failures => return Err(self.failure()),
@@ -357,6 +362,8 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        // Before it counts as gone.
+        self.fill.wanted_unix.store(unix_time(), Ordering::Relaxed);
         self.fill.readers.fetch_sub(1, Ordering::SeqCst);
     }
 }

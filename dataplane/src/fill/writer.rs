@@ -178,7 +178,8 @@ impl<'a> Writer<'a> {
                 Err(error) if room::is_none(&error) => {}
                 result => return Ok(result?),
             }
-            waiting.for_room(self.runner, FILL_ROOM_BYTES).await?;
+            let Runner { fills, io, store, .. } = self.runner;
+            waiting.for_room(fills, io, store, FILL_ROOM_BYTES).await?;
             write = Box::pin(self.runner.io.write(&self.files.data, at, bytes.clone()));
         }
     }

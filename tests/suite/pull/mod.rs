@@ -6,4 +6,5 @@ mod cases;
 mod faults;
 mod herd;
 mod rig;
+mod room;
 mod ways;
