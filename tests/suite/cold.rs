@@ -46,7 +46,7 @@ fn forget(path: &Path) {
 
 /// The same for a file that nobody sends from, all of it: a page that is on its way in or out stays for a moment.
 fn forget_all(path: &Path) {
-    wait_for("memory has forgotten the file", Duration::from_secs(10), || {
+    wait_for("memory has forgotten the file", || {
         forget(path);
         resident_bytes(path) == 0
     });
@@ -186,7 +186,7 @@ legs! {
         let (before, disk) = (cold_reads(&server), disk_bytes(&server));
         let mut client = server.client();
         ask(&mut client, digests[0]);
-        wait_for("it is begun", Duration::from_secs(10), || cold_reads(&server) > before);
+        wait_for("it is begun", || cold_reads(&server) > before);
         std::thread::sleep(Duration::from_millis(500));
         let read = disk_bytes(&server) - disk;
         let reads = cold_reads(&server) - before;
@@ -212,7 +212,7 @@ legs! {
             assert!(client.read_some(64 << 10) >= 64 << 10);
             client.hang_up();
             // The one that asks is there.
-            wait_for("it is gone", Duration::from_secs(10), || {
+            wait_for("it is gone", || {
                 server.health()["cores"][0]["connections"] == 1
             });
             let read = disk_bytes(&server) - disk;
@@ -248,7 +248,7 @@ legs! {
             let request = reader.request("GET", target(digests[0])).header("Range", &ranges).to_bytes();
             reader.send_bytes(&request);
             let mut seen = before;
-            wait_for("it is begun, and stuck", Duration::from_secs(10), || {
+            wait_for("it is begun, and stuck", || {
                 std::thread::sleep(Duration::from_millis(10));
                 let last = std::mem::replace(&mut seen, cold_reads(&server));
                 last > before && last == seen

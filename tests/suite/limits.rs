@@ -101,7 +101,7 @@ legs! {
             Err(error) => assert!(error.kind() != std::io::ErrorKind::WouldBlock, "it was left waiting: {error}"),
         }
         held.clear();
-        wait_for("there is room again", Duration::from_secs(5), || {
+        wait_for("there is room again", || {
             let mut client = server.client();
             client.connect().and_then(|()| client.request("GET", "/v2/").try_send()).is_ok_and(|answer| answer.status == 200)
         });
@@ -162,7 +162,7 @@ legs! {
     fn connections_by_descriptors(leg) {
         for (descriptors, most) in [(400, 100), (OPEN_FILES_PER_CORE + 600, 600), (5600, 4480)] {
             let server = Launch::on(leg).cores(1).descriptors(descriptors as u64).start();
-            wait_for("only who asks is connected", Duration::from_secs(10), || {
+            wait_for("only who asks is connected", || {
                 server.health()["cores"][0]["connections"] == 1
             });
             let mut held: Vec<Client> = (0..most - 1).map(|_| server.client()).collect();
@@ -209,14 +209,14 @@ legs! {
         // The kernel may give an unprivileged user fewer.
         let root = rustix::process::geteuid().is_root();
         let least = if root { PIPES_PER_CORE } else { 1 };
-        wait_for("the readers are stuck", Duration::from_secs(10), || of_core() >= least);
+        wait_for("the readers are stuck", || of_core() >= least);
         std::thread::scope(|scope| {
             for client in &mut readers {
                 assert!(of_core() <= PIPES_PER_CORE);
                 scope.spawn(|| assert!(client.read("GET").expect(200).body == bytes));
             }
         });
-        wait_for("the pipes go", Duration::from_secs(10), || of_core() <= PIPES_KEPT_PER_CORE);
+        wait_for("the pipes go", || of_core() <= PIPES_KEPT_PER_CORE);
         server.client().assert_blob("limits/pipes", digest, &bytes);
     }
 

@@ -343,8 +343,13 @@ impl Fill {
         runner.store.filling(&self.digest, None);
         let io = &runner.io;
         let Some(id) = self.files.get().map(|files| files.id) else { return };
-        // What is not removed now is found by the next start.
-        drop(io.fs(move |fs| FillFiles::remove(fs, id)));
+        // Its bytes count until they have no name. What is not removed now is found by the next start.
+        let lease = self.lease.get().cloned();
+        drop(io.fs(move |fs| {
+            let removed = FillFiles::remove(fs, id);
+            drop(lease);
+            removed
+        }));
     }
 
     fn readers(&self) -> usize {

@@ -174,7 +174,15 @@ fn idle_sessions_keep_a_bounded_number_of_files() {
             for number in 0..UPLOAD_FILES_KEPT_MAX + 40 {
                 ids.push(begin(&io, &store, Algorithm::Sha256, &number.to_le_bytes()).await.unwrap());
             }
-            assert_eq!(open_files(&place, "uploads"), 2 * UPLOAD_FILES_KEPT_MAX);
+            // The duplicate that the last write had may be closed a little after it was answered.
+            let kept = 2 * UPLOAD_FILES_KEPT_MAX;
+            for _ in 0..10_000 {
+                if open_files(&place, "uploads") <= kept {
+                    break;
+                }
+                io.pause().await;
+            }
+            assert_eq!(open_files(&place, "uploads"), kept);
             for number in [0, UPLOAD_FILES_KEPT_MAX - 1, UPLOAD_FILES_KEPT_MAX, UPLOAD_FILES_KEPT_MAX + 39] {
                 let digest = sha256(&number.to_le_bytes());
                 finish(&io, &store, &faults, &ids[number], digest).await.unwrap();

@@ -1,6 +1,6 @@
 //! An answer before it is sent, and what faults make of it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oci::{Algorithm, Digest};
 use serde_json::json;
@@ -43,6 +43,16 @@ pub(crate) enum End {
     Reset(u64),
     Stall(u64),
     Close(u64),
+}
+
+/// At least so many of them. Kept: an answer of 64 MiB must not be late because they had to be made.
+pub(crate) fn spaces(bytes: usize) -> Arc<[u8]> {
+    static SPACES: Mutex<Option<Arc<[u8]>>> = Mutex::new(None);
+    let mut kept = SPACES.lock().unwrap_or_else(PoisonError::into_inner);
+    match kept.as_ref().filter(|spaces| spaces.len() >= bytes) {
+        Some(spaces) => Arc::clone(spaces),
+        None => Arc::clone(kept.insert(vec![b' '; bytes].into())),
+    }
 }
 
 impl Answer {
@@ -132,8 +142,8 @@ impl Answer {
                 Answer { body: body.into(), span: (start, end), framing, ..self }
             }
             Fault::Huge { bytes } => {
-                let huge = Answer::new(self.status, self.headers, vec![b' '; *bytes].into());
-                Answer { end: self.end, bytes_per_s: self.bytes_per_s, ..huge }
+                let end = *bytes as u64;
+                Answer { body: spaces(*bytes), span: (0, end), framing: Framing::Length(end), ..self }
             }
             Fault::WrongDigestHeader => {
                 let other = Digest::of(Algorithm::Sha256, b"something else").to_string();

@@ -168,6 +168,9 @@ impl Registry {
 
     /// From now on, what `on` says meets with `fault`. Several at once: all of them, in the order in which they came.
     pub fn script(&self, on: On, fault: Fault) {
+        if let Fault::Huge { bytes } = fault {
+            answer::spaces(bytes);
+        }
         lock(&self.shared.script).add(on, fault);
     }
 

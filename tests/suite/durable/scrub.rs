@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::harness::{Launch, legs, noise, setting, sha256, wait_for};
@@ -23,7 +23,7 @@ legs! {
             ["lost_blobs", "orphan_files"].map(|name| metrics.sum(&format!("gantry_store_{name}"), &[]))
         };
         let scrubbed = || server.metric("gantry_store_scrubbed_timestamp_seconds");
-        wait_for("a first look", Duration::from_secs(20), || scrubbed() >= began as f64);
+        wait_for("a first look", || scrubbed() >= began as f64);
         assert_eq!(found(), [0.0, 0.0]);
         let warnings = || server.health()["warnings"].as_array().expect("a list").len();
         let before = warnings();
@@ -31,7 +31,7 @@ legs! {
         fs::remove_file(&gone).unwrap();
         let nobodys = server.blob_file(sha256(&orphan));
         fs::write(&nobodys, &orphan).unwrap();
-        wait_for("both are counted", Duration::from_secs(20), || found() == [1.0, 1.0]);
+        wait_for("both are counted", || found() == [1.0, 1.0]);
         // An operator is told; clients are served as ever.
         assert_eq!(warnings(), before + 1);
         let health = client.get("/healthz").expect(200).json();
@@ -43,14 +43,14 @@ legs! {
             let level = format!("\"level\":\"{level}\"");
             server.log().iter().any(|line| line.contains(&level) && line.contains(hex))
         };
-        wait_for("an alarm", Duration::from_secs(5), || logged("ERROR", &hex(&lost)));
-        wait_for("a warning", Duration::from_secs(5), || logged("WARN", &hex(&orphan)));
+        wait_for("an alarm", || logged("ERROR", &hex(&lost)));
+        wait_for("a warning", || logged("WARN", &hex(&orphan)));
         assert_eq!(fs::read(&nobodys).unwrap(), orphan, "it only looks");
         client.get(format!("/v2/durable/scrub/blobs/{}", sha256(&orphan))).refused(404, "BLOB_UNKNOWN");
 
         client.push_blob("durable/scrub", &lost);
         client.push_blob("durable/scrub", &orphan);
-        wait_for("all is well", Duration::from_secs(20), || found() == [0.0, 0.0]);
+        wait_for("all is well", || found() == [0.0, 0.0]);
         assert_eq!(warnings(), before);
         for bytes in [&kept, &lost, &orphan] {
             client.assert_blob("durable/scrub", sha256(bytes), bytes);

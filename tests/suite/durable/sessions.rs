@@ -97,11 +97,11 @@ legs! {
         let mut client = server.client();
         let location = client.open_upload(REPOSITORY);
         client.patch_at(&location, 0, b"some bytes").expect(202);
-        wait_for("the session expires", Duration::from_secs(20), || {
+        wait_for("the session expires", || {
             std::thread::sleep(Duration::from_millis(1500));
             client.get(&location).status == 404
         });
-        wait_for("its directory goes", Duration::from_secs(10), || server.upload_dirs().is_empty());
+        wait_for("its directory goes", || server.upload_dirs().is_empty());
     }
 
     fn expire_while_nobody_runs(leg) {
@@ -112,7 +112,7 @@ legs! {
         let launch = server.launch.clone();
         let server = server.kill_meddle_restart(launch, |_| std::thread::sleep(Duration::from_millis(2500)));
         server.client().get(&location).refused(404, "BLOB_UPLOAD_UNKNOWN");
-        wait_for("its directory goes", Duration::from_secs(10), || server.upload_dirs().is_empty());
+        wait_for("its directory goes", || server.upload_dirs().is_empty());
     }
 
     /// After a power cut a file may have its length and no bytes: a record of another boot is not trusted.

@@ -27,6 +27,8 @@ fn medians<const N: usize>(mut servers: [Server; N]) -> [Duration; N] {
 }
 
 legs! {
+    alone:
+
     fn ready_whatever_is_stored(leg) {
         let (empty, full) = (Server::start(leg), Server::start(leg));
         let digest = full.client().push_blob("start/stored", &noise(800, 1000));

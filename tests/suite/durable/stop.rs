@@ -7,6 +7,8 @@ use crate::harness::{Launch, Server, legs, noise, setting, sha256, wait_for};
 const REPOSITORY: &str = "durable/stop";
 
 legs! {
+    alone:
+
     fn idle_it_ends_at_once(leg) {
         let mut server = Server::start(leg);
         let mut idle: Vec<_> = (0..4).map(|_| server.client()).collect();
@@ -33,7 +35,7 @@ legs! {
         std::thread::sleep(Duration::from_millis(100));
         server.terminate();
         let mut late = server.client();
-        wait_for("new connections are refused", Duration::from_secs(5), || late.connect().is_err());
+        wait_for("new connections are refused", || late.connect().is_err());
         client.send_bytes(tail);
         let answer = client.read("POST").expect(201);
         assert!(answer.closes(), "the last answer says that it is the last");

@@ -14,6 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::harness::beside;
+
 use mutate::Mutator;
 
 const ROUNDS: u64 = 20_000;
@@ -52,6 +54,7 @@ fn replay(name: &str, target: fn(&[u8])) {
             panic!("{name} does not hold for {origin}: b\"{}\"", input.escape_ascii());
         }
     };
+    let _machine = beside();
     let seeds = seeds(name);
     for (seed, bytes) in &seeds {
         check(&format!("the seed {seed}"), bytes);

@@ -26,12 +26,15 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
-/// Asks every few milliseconds until the answer is yes; fails after `limit`.
+/// How long a test waits for what has to come: much longer than it takes, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks every few milliseconds until the answer is yes; fails when [`PATIENCE`] is at an end.
 #[track_caller]
-pub fn wait_for(what: &str, limit: Duration, mut ready: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
     let start = Instant::now();
     while !ready() {
-        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,6 +1,9 @@
 //! Every test of the server runs on both I/O legs; what a machine lacks is said in one line, or fails.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 use super::volume::Volume;
 
@@ -61,19 +64,39 @@ pub fn has_root() -> bool {
     }
 }
 
-/// Makes of each `fn name(leg) { .. }` a module `name` with the tests `uring` and `epoll`.
+/// Who has the machine: many tests beside each other, or one that would mistake the others' load for its own result.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Held by every test that does more than look at files. Taken once by a test: it must not be held twice.
+pub fn beside() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by a test whose timeouts are too short for a machine that does anything else.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes of each `fn name(leg) { .. }` a module `name` with the tests `uring` and `epoll`. They run beside others, or
+/// behind `alone:` by themselves.
 macro_rules! legs {
-    ($( $(#[$doc:meta])* fn $name:ident($leg:ident) $body:block )+) => {$(
+    (alone: $($tests:tt)+) => { $crate::harness::legs!(in alone $($tests)+); };
+    (in $guard:ident $( $(#[$doc:meta])* fn $name:ident($leg:ident) $body:block )+) => {$(
         $(#[$doc])*
         mod $name {
             #[allow(unused_imports)]
             use super::*;
             fn body($leg: $crate::harness::Leg) $body
+            fn run(leg: $crate::harness::Leg) {
+                let _machine = $crate::harness::$guard();
+                leg.run(body);
+            }
             #[test]
-            fn uring() { $crate::harness::Leg::Uring.run(body) }
+            fn uring() { run($crate::harness::Leg::Uring) }
             #[test]
-            fn epoll() { $crate::harness::Leg::Epoll.run(body) }
+            fn epoll() { run($crate::harness::Leg::Epoll) }
         }
     )+};
+    ($($tests:tt)+) => { $crate::harness::legs!(in beside $($tests)+); };
 }
 pub(crate) use legs;

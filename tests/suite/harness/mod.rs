@@ -21,10 +21,10 @@ mod temp;
 mod volume;
 
 pub use client::Client;
-pub use command::gantry;
+pub use command::{gantry, gantry_apart};
 pub use content::{Image, descriptor, noise, offset_of, sha256, wait_for};
 pub(crate) use legs::legs;
-pub use legs::{Leg, has_root, lacks, say};
+pub use legs::{Leg, alone, beside, has_root, lacks, say};
 pub use multipart::parts;
 pub use response::{Framing, Response, read as read_response};
 pub use server::{Launch, Server};

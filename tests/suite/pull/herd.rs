@@ -16,7 +16,7 @@ use ::faults::{Digest, Registry};
 
 use crate::harness::{Client, Leg, Server, legs, noise, say, wait_for};
 
-use super::rig::{Way, alone, assert_store_is_right, mirror, root};
+use super::rig::{Way, assert_store_is_right, mirror, root};
 
 const CLIENTS: usize = 64;
 const REPOSITORY: &str = "library/large";
@@ -153,9 +153,10 @@ fn head_of(stream: &mut TcpStream) -> Option<(u16, Vec<u8>)> {
 }
 
 legs! {
+    alone:
+
     /// One GET for all.
     fn sixty_four_clients_cost_one_get(leg) {
-        let _alone = alone();
         let herd = Herd::new(1);
         let server = herd.start(leg);
         let went = herd.run(&server, |_, client| herd.get(client, None).expect("the whole blob"));
@@ -167,7 +168,6 @@ legs! {
     /// Eight who read 10 KB/s hold nobody up: the others are done, and then those are cut.
     fn slow_readers_hold_nobody_up(leg) {
         const SLOW: usize = 8;
-        let _alone = alone();
         let herd = Herd::new(2);
         let server = herd.start(leg);
         let done = AtomicU64::new(0);
@@ -192,7 +192,6 @@ legs! {
 
     /// The fill is not the first one's.
     fn the_first_one_leaves_at_one_percent(leg) {
-        let _alone = alone();
         let herd = Herd::new(3);
         let server = herd.start(leg);
         let mut first = server.client();
@@ -212,7 +211,6 @@ legs! {
 
     /// Parts from anywhere: each byte is fetched once, in however many requests.
     fn random_ranges_fetch_each_byte_once(leg) {
-        let _alone = alone();
         let herd = Herd::new(4);
         let server = herd.start(leg);
         let went = herd.run(&server, |number, client| {
@@ -233,7 +231,6 @@ legs! {
 
     /// kill -9 in the middle: what was there is used.
     fn a_kill_in_the_middle_costs_little(leg) {
-        let _alone = alone();
         let herd = Herd::new(5);
         let mut server = herd.start(leg);
         let launch = server.launch.clone();
@@ -244,7 +241,7 @@ legs! {
                     scope.spawn(move || herd.get(&mut client, None))
                 })
                 .collect();
-            wait_for("half of it", Duration::from_secs(120), || herd.fetched().1 >= BLOB_BYTES as u64 / 2);
+            wait_for("half of it", || herd.fetched().1 >= BLOB_BYTES as u64 / 2);
             server.kill();
             let whole = clients.into_iter().filter_map(|client| client.join().expect("no wrong byte")).count();
             assert_eq!(whole, 0, "nobody had all of it");

@@ -1,10 +1,6 @@
 //! A mirror and its upstreams: what the configuration file says, and by which paths clients ask.
 
-use std::{
-    fs,
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{fs, path::Path};
 
 use ::faults::Registry;
 use oci::Digest;
@@ -19,10 +15,12 @@ pub const NO_ANSWER: &str = "no answer";
 
 /// An `[[upstream]]` with these lines beside the ones that every upstream on loopback needs.
 pub fn upstream(ns: &str, registry: &Registry, more: &str) -> String {
-    format!(
-        "[[upstream]]\nns = \"{ns}\"\nurl = \"{}\"\nallow_private_addresses = true\n{more}\n",
-        registry.url()
-    )
+    upstream_at(ns, &registry.url(), more)
+}
+
+/// Likewise for any registry.
+pub fn upstream_at(ns: &str, url: &str, more: &str) -> String {
+    format!("[[upstream]]\nns = \"{ns}\"\nurl = \"{url}\"\nallow_private_addresses = true\n{more}\n")
 }
 
 /// Docker Hub, as far as names go, and the root mirror.
@@ -33,12 +31,6 @@ pub fn root(registry: &Registry, more: &str) -> String {
 /// A mirror with this configuration file. What it keeps does not depend on how full the machine of the test is.
 pub fn mirror(leg: Leg, config: &str) -> Launch {
     Launch::on(leg).config(config).set(setting::CACHE_MAX_BYTES, "1GiB")
-}
-
-/// Held by what would make the timeouts of the others run out on a small machine.
-pub fn alone() -> MutexGuard<'static, ()> {
-    static MACHINE: Mutex<()> = Mutex::new(());
-    MACHINE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How a client names a repository of the root mirror.

@@ -1,8 +1,6 @@
 //! The three ways to an upstream's repository lead to the same bytes, once from the upstream and ever after from here;
 //! and what is not an upstream's is never asked of one.
 
-use std::time::Duration;
-
 use ::faults::{Digest, Image, Registry};
 use serde_json::json;
 
@@ -75,9 +73,7 @@ impl There {
     /// Until each blob has its name under `blobs/`.
     fn wait_until_named(&self, server: &Server) {
         let blobs: Vec<&Digest> = self.image.layers.iter().flatten().chain(&self.image.configs).collect();
-        wait_for("the blobs have names", Duration::from_secs(60), || {
-            blobs.iter().all(|digest| server.blob_file(**digest).exists())
-        });
+        wait_for("the blobs have names", || blobs.iter().all(|digest| server.blob_file(**digest).exists()));
     }
 
     fn lists(&self, client: &mut Client, way: Way) {
