@@ -41,7 +41,7 @@ use oci::{Digest, Hasher, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
 pub use counters::FillCounters;
-pub use files::{FILLS, FillFiles, FillId};
+pub use files::{FILLS, FillFiles, FillId, read_journal};
 pub use pass::Pass;
 pub use reader::{ANOTHER_LENGTH, Advance, Reader, Ready};
 
@@ -471,7 +471,13 @@ impl Fill {
     fn forget(&self, io: &Io, store: &Store) -> impl Future<Output = io::Result<()>> + 'static + use<> {
         store.filling(&self.digest, None);
         let id = self.files.get().map(|files| files.id);
-        io.fs(move |fs| id.map_or(Ok(()), |id| FillFiles::remove(fs, id)))
+        let lease = self.lease.get().cloned();
+        io.fs(move |fs| {
+            let removed = id.map_or(Ok(()), |id| FillFiles::remove(fs, id));
+            // Its bytes count until they have no name.
+            drop(lease);
+            removed
+        })
     }
 
     fn wanted_unix(&self) -> u64 {

@@ -104,6 +104,12 @@ impl Volume {
         text.lines().nth(1).and_then(|line| line.trim().parse().ok()).expect("a number")
     }
 
+    /// Bytes that are not free: those of files that have lost their name and are still open count too.
+    pub fn used_bytes(&self) -> u64 {
+        let volume = rustix::fs::statvfs(self.path()).expect("it is mounted");
+        (volume.f_blocks - volume.f_bfree) * volume.f_frsize
+    }
+
     /// Flushes that its block device has completed (the 16th field of its `stat`).
     pub fn flushes(&self) -> u64 {
         let device = fs::metadata(self.path()).expect("it is mounted").dev();
