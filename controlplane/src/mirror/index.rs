@@ -6,8 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use oci::Problem;
-use serde::de::{Deserializer, SeqAccess, Visitor};
-use serde::{Deserialize, Deserialize as Derived};
+use serde::Deserialize as Derived;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::limits;
@@ -80,8 +80,8 @@ struct Counted<'a> {
     number: usize,
 }
 
-impl<'de> Deserialize<'de> for Counted<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Counted<'de>, D::Error> {
+impl<'de: 'a, 'a> Deserialize<'de> for Counted<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Counted<'a>, D::Error> {
         struct List;
         impl<'de> Visitor<'de> for List {
             type Value = Counted<'de>;
