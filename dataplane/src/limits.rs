@@ -149,7 +149,11 @@ pub const GATHER_BYTES: usize = 128 * 1024;
 /// A file send up to this goes by sendfile, above by splice.
 pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
 /// Pages that were found in memory count for this long. They can go sooner; then the stall metric tells.
-pub const RESIDENT_TIME: Duration = Duration::from_millis(100);
+pub const RESIDENT_TIME: Duration = Duration::from_secs(1);
+/// What of a file is asked about at once, when it is remembered: at least as much as goes by sendfile.
+pub const RESIDENT_WINDOW_BYTES: u64 = 1024 * 1024;
+/// Windows that one core remembers: together 4 GiB.
+pub const RESIDENT_WINDOWS: usize = 4096;
 /// What one connection may send before others get their turn.
 pub const TURN_BYTES: usize = 1024 * 1024;
 /// What a request counts for in that, beside the bytes of its answer.

@@ -50,8 +50,7 @@ impl<M: Metadata> Mirror<M> {
             upstream::Listing::Tags => format!("tags?{query}"),
             upstream::Listing::Referrers(subject) => format!("{subject}?{query}"),
         };
-        let known = site.list(place, &key);
-        match known {
+        match self.known_page(site, place, &key) {
             Some(known) if self.clock.since(known.at) < limits::LIST_FRESH => {
                 site.counts.list(Answered::Kept);
                 return Ok(Seen::Page(known));
@@ -73,12 +72,17 @@ impl<M: Metadata> Mirror<M> {
             }
             Ok(None) => Ok(Seen::Absent),
             Err(Failure::Denied) => Ok(Seen::Denied),
-            Err(failure) => match site.list(place, &key) {
+            Err(failure) => match self.known_page(site, place, &key) {
                 Some(known) if failure.is_outage() => Ok(old(site, known)),
                 _ if failure.is_outage() => Ok(Seen::Away(site.failed(place, &failure))),
                 _ => Err(site.failed(place, &failure)),
             },
         }
+    }
+
+    /// A page that was had, and is not too old for anything.
+    fn known_page(&self, site: &Site, place: &Place, key: &str) -> Option<Listing> {
+        site.list(place, key).filter(|known| self.clock.since(known.at) < limits::LIST_KEPT)
     }
 
     async fn ask_page(

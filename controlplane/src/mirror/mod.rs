@@ -17,6 +17,7 @@ mod listings;
 mod manifests;
 mod names;
 mod referrers;
+mod remembered;
 mod site;
 mod tags;
 mod verify;

@@ -13,6 +13,7 @@ use oci::{Digest, MediaType, Problem, Reference, RepositoryName, Tag};
 use tokio::sync::Semaphore;
 
 use super::counts::Counts;
+use super::remembered::Remembered;
 use super::{Glob, Place};
 use crate::limits;
 use crate::upstream::{Failure, Offline, Policy, SettingsError, Upstream};
@@ -24,10 +25,10 @@ pub(super) struct Site {
     pub counts: Arc<Counts>,
     /// One for each question that may wait for it.
     pub waits: Arc<Semaphore>,
-    absent: Cache<(RepositoryName, Wanted), Absent>,
-    granted: Cache<(RepositoryName, Digest), Option<u64>>,
-    outlines: Cache<(RepositoryName, Reference), Outline>,
-    opened: Cache<RepositoryName, ()>,
+    absent: Remembered<(RepositoryName, Wanted), Absent>,
+    granted: Remembered<(RepositoryName, Digest), Option<u64>>,
+    outlines: Remembered<(RepositoryName, Reference), Outline>,
+    opened: Remembered<RepositoryName, ()>,
     lists: Cache<(RepositoryName, String), Listing>,
 }
 
@@ -138,10 +139,10 @@ impl Site {
             rules,
             counts: Arc::default(),
             waits: Arc::new(Semaphore::new(limits::WAITS_PER_UPSTREAM)),
-            absent: remembered(limits::ABSENCES, policy.negative_ttl),
-            granted: remembered(limits::GRANTS, limits::GRANT_AGE_MAX),
-            outlines: remembered(limits::OUTLINES, policy.tag_ttl),
-            opened: remembered(limits::OPENED, limits::GRANT_AGE_MAX),
+            absent: Remembered::new(limits::ABSENCES, policy.negative_ttl),
+            granted: Remembered::new(limits::GRANTS, limits::GRANT_AGE_MAX),
+            outlines: Remembered::new(limits::OUTLINES, policy.tag_ttl),
+            opened: Remembered::new(limits::OPENED, limits::GRANT_AGE_MAX),
             lists: Cache::builder()
                 .weigher(|(_, query): &(RepositoryName, String), listing: &Listing| {
                     u32::try_from(size_of::<Listing>() + 256 + query.len() + listing.body.len())
@@ -182,7 +183,7 @@ impl Site {
 
     /// A yes after a no: it has been pushed there meanwhile.
     pub(super) fn forget_absence(&self, place: &Place, wanted: Wanted) {
-        self.absent.invalidate(&(place.repository, wanted));
+        self.absent.forget(&(place.repository, wanted));
     }
 
     /// The size, if it is known, of a blob that the upstream has for this repository.
@@ -195,7 +196,7 @@ impl Site {
     }
 
     pub(super) fn revoke(&self, place: &Place, digest: &Digest) {
-        self.granted.invalidate(&(place.repository, *digest));
+        self.granted.forget(&(place.repository, *digest));
     }
 
     /// The head of a manifest that is not here, as the upstream told it not long ago.
@@ -209,12 +210,12 @@ impl Site {
     }
 
     pub(super) fn forget_outline(&self, place: &Place, reference: Reference) {
-        self.outlines.invalidate(&(place.repository, reference));
+        self.outlines.forget(&(place.repository, reference));
     }
 
     /// Whether a manifest of the repository was had not long ago; if not, the metadata may know of one.
     pub(super) fn is_open(&self, place: &Place) -> bool {
-        self.opened.contains_key(&place.repository)
+        self.opened.get(&place.repository).is_some()
     }
 
     pub(super) fn open(&self, place: &Place) {
@@ -238,14 +239,6 @@ impl Absent {
             Absent::Denied => Err(Problem::NameUnknown(place.repository)),
         }
     }
-}
-
-fn remembered<K, V>(entries: u64, ttl: Duration) -> Cache<K, V>
-where
-    K: std::hash::Hash + Eq + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-{
-    Cache::builder().max_capacity(entries).time_to_live(ttl.min(limits::REMEMBERED_AT_MOST)).build()
 }
 
 #[cfg(test)]
@@ -342,21 +335,16 @@ mod tests {
         for number in 0..2 * (limits::LISTS_BYTES >> 20) {
             site.note_list(&place(number), "tags", page.clone());
         }
-        site.absent.run_pending_tasks();
-        site.granted.run_pending_tasks();
-        site.outlines.run_pending_tasks();
-        site.opened.run_pending_tasks();
         site.lists.run_pending_tasks();
         for (have, most) in [
-            (site.absent.entry_count(), limits::ABSENCES),
-            (site.granted.entry_count(), limits::GRANTS),
-            (site.outlines.entry_count(), limits::OUTLINES),
-            (site.opened.entry_count(), limits::OPENED),
+            (site.absent.settled_len(), limits::ABSENCES),
+            (site.granted.settled_len(), limits::GRANTS),
+            (site.outlines.settled_len(), limits::OUTLINES),
+            (site.opened.settled_len(), limits::OPENED),
             (site.lists.weighted_size(), limits::LISTS_BYTES),
         ] {
             assert!(have > most / 2 && have <= most, "{have} of {most}");
         }
-        assert_eq!(site.granted.policy().time_to_live(), Some(limits::GRANT_AGE_MAX));
     }
 
     #[test]

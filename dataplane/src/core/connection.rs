@@ -458,6 +458,7 @@ impl Connection {
                                 match core.io.send_file(
                                     &self.socket,
                                     &part.blob.file,
+                                    part.blob.size_bytes,
                                     part.span.start,
                                     len,
                                     more,
