@@ -21,6 +21,9 @@ use oci::{Namespace, Namespaces};
 
 use crate::rig::{Place, wait_for};
 
+/// A cache as large as it likes, however full the volume is that the tests have.
+const ENOUGH: CacheSize = CacheSize::Bytes(1 << 40);
+
 /// One core, and nobody who answers it until a test has said how.
 pub struct Plane {
     pub place: Arc<Place>,
@@ -49,12 +52,12 @@ impl Plane {
 
     /// With this much of a blob of its upstream completed without a reader.
     pub fn completing(leg: Driver, percent: Option<u8>) -> Plane {
-        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent, CacheSize::Percent(80))
+        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent, ENOUGH)
     }
 
     /// A process that finds what an earlier one left in `place`.
     pub fn over(place: Arc<Place>, leg: Driver, access_log: bool, limits: Limits) -> Plane {
-        Plane::make(place, leg, access_log, limits, None, CacheSize::Percent(80))
+        Plane::make(place, leg, access_log, limits, None, ENOUGH)
     }
 
     fn make(
@@ -138,8 +141,13 @@ impl Plane {
     }
 
     pub fn end(self) {
+        self.end_within(Duration::from_secs(30));
+    }
+
+    /// The same; who still reads after `drain` is cut.
+    pub fn end_within(self, drain: Duration) {
         drop((self.questions, self.forwards));
-        self.running.stop(Duration::from_secs(30));
+        self.running.stop(drain);
         drop(self.control);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
