@@ -12,6 +12,8 @@ use std::time::Duration;
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Header fields in a request; more is 431.
 pub const HEADER_FIELDS_MAX: usize = 100;
+/// Media types of one request's `Accept` that are passed on to an upstream; more are passed over.
+pub const ACCEPT_TYPES_MAX: usize = 32;
 /// Request target in bytes; more is 414.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Hexadecimal digits in the size of a chunk; more is 400.
@@ -186,10 +188,12 @@ pub const FILL_CHUNK_BYTES: u64 = BUF_BYTES as u64;
 pub const FILL_ROOM_BYTES: u64 = 1 << 20;
 /// Hits of cached blobs that a core tells the cache at a time.
 pub const TOUCHES_A_BATCH: usize = 64;
-/// How often a fill asks for others to go, for one unit of room.
-pub const FILL_ROOM_TRIES_MAX: u32 = 8;
-/// How long it waits then for what has gone to be closed, and so much longer each time.
-pub const FILL_ROOM_PAUSE: Duration = Duration::from_millis(5);
+/// Room that is made at a time for a push whose length nobody has told.
+pub const PUSH_ROOM_BYTES: u64 = 8 * 1024 * 1024;
+/// How often what wants room waits for what has gone for it to be closed.
+pub const ROOM_TRIES_MAX: u32 = 16;
+/// How long it waits then, and so much longer each time.
+pub const ROOM_PAUSE: Duration = Duration::from_millis(5);
 /// Chunks that the run of a fill is soon going to bring: nobody fetches them ahead of it.
 pub const FILL_NEAR_CHUNKS: u64 = 8;
 /// A blob that passes through is read so far ahead of the fastest who follows it.
@@ -289,6 +293,8 @@ pub struct Limits {
     pub blob_bytes: u64,
     /// An upload session without progress is removed after this long.
     pub upload_expiry: Duration,
+    /// A part of an upstream's blob that nobody has read or filled for so long is removed.
+    pub fill_expiry: Duration,
     /// In-flight requests get this long to finish when the process is asked to stop.
     pub drain_timeout: Duration,
     /// The scrub rests this long after it has compared all files and rows.
@@ -312,6 +318,7 @@ impl Default for Limits {
             connections: 0,
             blob_bytes: 100 * 1024 * 1024 * 1024,
             upload_expiry: Duration::from_secs(24 * 3600),
+            fill_expiry: Duration::from_secs(24 * 3600),
             drain_timeout: Duration::from_secs(30),
             scrub_interval: Duration::from_secs(24 * 3600),
             scrub_rate: 1000,

@@ -29,10 +29,12 @@ mod writer;
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use control::{Control, Origin};
@@ -40,21 +42,21 @@ use oci::{Digest, Hasher, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
 pub use counters::FillCounters;
-pub use files::{FILLS, FillFiles, FillId};
+pub use files::{FILLS, FillFiles, FillId, read_journal};
 pub use pass::Pass;
 pub use reader::{ANOTHER_LENGTH, Advance, Reader, Ready};
 
 use ahead::Ahead;
 use files::Left;
 use pass::Passing;
-use room::Units;
+use room::{Units, Waiting};
 use run::{End, Ingest};
 use stream::{Following, Stream};
 
 use crate::{
     cache::Lease,
-    io::{Fs, Io},
-    limits::FILLS_MAX,
+    io::{Fs, Io, unix_time},
+    limits::{FILLS_MAX, PUSH_ROOM_BYTES},
     running::Pinned,
     store::Store,
 };
@@ -82,6 +84,8 @@ pub struct Fill {
     digest: Digest,
     progress: watch::Sender<Progress>,
     readers: AtomicUsize,
+    /// When the last of them left.
+    wanted_unix: AtomicU64,
     /// Nobody runs it while this is here.
     idle: Mutex<Option<Box<Ingest>>>,
     /// What is there ahead of the frontier. A mutex, because readers on all cores look and claim; held for a look-up.
@@ -173,7 +177,7 @@ impl Fills {
         namespaces: &Namespaces,
         complete_percent: Vec<Option<u8>>,
         pinned: Pinned,
-    ) -> std::io::Result<Fills> {
+    ) -> io::Result<Fills> {
         let mut fills = HashMap::new();
         for left in files::left(fs)? {
             let units = left.units();
@@ -234,7 +238,7 @@ impl Fills {
         if !table.fills.contains_key(digest) {
             if table.fills.len() >= FILLS_MAX {
                 let idle = table.take_unwanted().ok_or(Problem::Overloaded { retry_after_s: 1 })?;
-                idle.forget(&runner);
+                drop(idle.forget(&runner.io, &runner.store));
             }
             table.fills.insert(*digest, Arc::new(Fill::new(*digest)));
         } else if let Some(counters) = counters {
@@ -244,10 +248,41 @@ impl Fills {
         Ok(Reader::of(fill, runner))
     }
 
-    /// Forgets one fill that nobody wants, for its room. Whether there was one.
-    fn forget_unwanted(&self, runner: &Runner) -> bool {
-        let unwanted = self.table().take_unwanted();
-        unwanted.inspect(|fill| fill.forget(runner)).is_some()
+    /// Has a push of `more_bytes` get room on the volume: fills that nobody wants go for it, then what is cached.
+    ///
+    /// Errors: [`Problem::DiskFull`]: nothing is left that may go; [`Problem::WritesRefused`].
+    pub async fn make_room(&self, io: &Io, store: &Store, more_bytes: u64) -> Result<(), Problem> {
+        let mut waiting = Waiting::default();
+        loop {
+            match store.room_for(more_bytes) {
+                Err(Problem::DiskFull) => {}
+                room => return room,
+            }
+            let step = more_bytes.max(PUSH_ROOM_BYTES);
+            waiting.for_room(self, io, store, step).await.map_err(|_full| Problem::DiskFull)?;
+        }
+    }
+
+    /// Forgets the fill that nobody has wanted for longest, for its room. Whether there was one.
+    async fn forget_unwanted(&self, io: &Io, store: &Store) -> bool {
+        let Some(fill) = self.table().take_unwanted() else { return false };
+        let removed = fill.forget(io, store);
+        drop(fill);
+        // What is not removed now is found by the next start.
+        let _ = removed.await;
+        true
+    }
+
+    /// Forgets what nobody has wanted for as long as `age`. To be called now and then, by one core.
+    pub async fn expire(&self, io: &Io, store: &Store, age: Duration) {
+        let before_unix = unix_time().saturating_sub(age.as_secs());
+        loop {
+            let Some(fill) = self.table().take_expired(before_unix) else { return };
+            tracing::info!(digest = %fill.digest, "a part of a blob that nobody came back for is removed");
+            let removed = fill.forget(io, store);
+            drop(fill);
+            let _ = removed.await;
+        }
     }
 
     /// Whether a blob from there is kept whatever room is lacking.
@@ -288,9 +323,17 @@ impl Fills {
 }
 
 impl Table {
+    /// The one that nobody has wanted for longest.
     fn take_unwanted(&mut self) -> Option<Arc<Fill>> {
-        let digest = self.fills.iter().find(|(_, fill)| fill.is_unwanted()).map(|(digest, _)| *digest)?;
-        self.fills.remove(&digest)
+        self.take_expired(u64::MAX)
+    }
+
+    /// The same, if nobody has wanted it since then.
+    fn take_expired(&mut self, before_unix: u64) -> Option<Arc<Fill>> {
+        let unwanted = self.fills.values().filter(|fill| fill.is_unwanted());
+        let digest = unwanted.min_by_key(|fill| fill.wanted_unix())?.digest;
+        let is_old = self.fills.get(&digest).is_some_and(|fill| fill.wanted_unix() <= before_unix);
+        if is_old { self.fills.remove(&digest) } else { None }
     }
 
     fn remove(&mut self, fill: &Arc<Fill>) {
@@ -312,6 +355,7 @@ impl Fill {
             digest,
             progress: watch::Sender::new(Progress { frontier: 0, state: State::Waiting, failures: 0 }),
             readers: AtomicUsize::new(0),
+            wanted_unix: AtomicU64::new(unix_time()),
             idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
             ahead: Mutex::default(),
             files: OnceCell::new(),
@@ -339,6 +383,7 @@ impl Fill {
             files: OnceCell::new_with(Some(left.files)),
             size_bytes: OnceLock::from(left.size_bytes),
             records: AtomicU64::new(left.records),
+            wanted_unix: AtomicU64::new(left.written_unix),
             ..Fill::new(left.digest)
         }
     }
@@ -401,7 +446,7 @@ impl Fill {
         match idle {
             Some(ingest) => {
                 runner.fills.remove(self);
-                self.forget(runner);
+                drop(self.forget(&runner.io, &runner.store));
                 let Ingest { hasher, tail, .. } = *ingest;
                 self.is_full(Full { start: tail.offset, hasher, stream: None });
             }
@@ -420,7 +465,7 @@ impl Fill {
         if ingest.is_some() {
             runner.fills.remove(self);
             self.disown(runner).await;
-            self.forget(runner);
+            drop(self.forget(&runner.io, &runner.store));
             self.publish(State::Again, 0);
         }
     }
@@ -460,13 +505,21 @@ impl Fill {
         }
     }
 
-    /// Takes its files away. Whoever has them open reads on.
-    fn forget(&self, runner: &Runner) {
-        runner.store.filling(&self.digest, None);
-        let io = &runner.io;
-        let Some(id) = self.files.get().map(|files| files.id) else { return };
-        // What is not removed now is found by the next start.
-        drop(io.fs(move |fs| FillFiles::remove(fs, id)));
+    /// Takes its files away, also if nobody waits for it. Whoever has them open reads on.
+    fn forget(&self, io: &Io, store: &Store) -> impl Future<Output = io::Result<()>> + 'static + use<> {
+        store.filling(&self.digest, None);
+        let id = self.files.get().map(|files| files.id);
+        let lease = self.lease.get().cloned();
+        io.fs(move |fs| {
+            let removed = id.map_or(Ok(()), |id| FillFiles::remove(fs, id));
+            // Its bytes count until they have no name.
+            drop(lease);
+            removed
+        })
+    }
+
+    fn wanted_unix(&self) -> u64 {
+        self.wanted_unix.load(Ordering::Relaxed)
     }
 
     fn readers(&self) -> usize {

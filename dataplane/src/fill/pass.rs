@@ -33,7 +33,7 @@ pub struct Pass {
 }
 
 enum Way {
-    Shared(Shared),
+    Shared(Box<Shared>),
     Own(Box<Own>),
 }
 
@@ -87,7 +87,7 @@ impl Pass {
         following: Following,
         first: Bytes,
     ) -> Pass {
-        let way = Way::Shared(Shared::new(following, runner.origin, size_bytes, first));
+        let way = Way::Shared(Box::new(Shared::new(following, runner.origin, size_bytes, first)));
         Pass { runner, digest, size_bytes, way }.counted()
     }
 

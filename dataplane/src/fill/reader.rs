@@ -18,6 +18,7 @@ use super::{
     run::{misbehaved, read_chunk},
 };
 use crate::cache::Lease;
+use crate::io::unix_time;
 use crate::limits::{
     FILL_CHUNK_BYTES, FILL_NEAR_CHUNKS, FILL_RESUME_PAUSE, FILL_RESUMES_MAX, HELD_BACK_BYTES, PROBE_BYTES,
 };
@@ -98,9 +99,9 @@ impl Reader {
     /// on with.
     pub fn leave(&mut self) {
         if std::mem::take(&mut self.is_counted) {
+            // Before it counts as gone.
+            self.fill.wanted_unix.store(unix_time(), Ordering::Relaxed);
             self.fill.readers.fetch_sub(1, Ordering::SeqCst);
-            // The run learns of it with its next bytes; who waits for one that stands waits for nothing.
-            self.fill.wake();
         }
     }
 
@@ -151,6 +152,10 @@ impl Reader {
                 State::Verified => return Ok(Ready::Begun),
                 State::Here => return Ok(Ready::Here),
                 State::Again => return Ok(Ready::Again),
+                // The file has the start, and what comes in its place the rest.
+                State::Full if is_long() && self.full().is_ok_and(|full| full.start > 0) => {
+                    return Ok(Ready::Begun);
+                }
                 State::Full => return Ok(Ready::Full),
                 State::Lost if self.is_anothers_failure() => return Ok(Ready::Denied),
                 State::Lost => return Err(self.failure()),
@@ -417,8 +422,6 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if self.is_counted {
-            self.fill.readers.fetch_sub(1, Ordering::SeqCst);
-        }
+        self.leave();
     }
 }

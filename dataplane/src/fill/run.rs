@@ -143,7 +143,7 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, ingest: Box<Ingest>) {
             Err(End::CoreEnds) => return,
             Err(End::Here) => {
                 runner.fills.remove(&fill);
-                fill.forget(&runner);
+                drop(fill.forget(&runner.io, &runner.store));
                 fill.publish(State::Here, 0);
             }
         }
@@ -425,7 +425,7 @@ async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounter
     }
     // With its name it is found without the fill; without it, it is a miss.
     runner.fills.remove(fill);
-    fill.forget(runner);
+    drop(fill.forget(&runner.io, &runner.store));
 }
 
 /// There is no room for more of it: what is still to come goes by way of memory, and nothing is kept.
@@ -439,7 +439,7 @@ fn pass_through(runner: &Runner, fill: &Arc<Fill>, ingest: Ingest) {
         Some(stream) => runner.fills.turn_into(fill, stream),
         None => runner.fills.remove(fill),
     }
-    fill.forget(runner);
+    drop(fill.forget(&runner.io, &runner.store));
     fill.is_full(Full { start, hasher, stream: following });
     if let Some(stream) = stream {
         let size_bytes = fill.size_bytes.get().copied().or(runner.size_bytes);
@@ -460,7 +460,7 @@ async fn trim(runner: &Runner, files: &FillFiles, size_bytes: u64) {
 async fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_mixed: bool) {
     runner.fills.remove(fill);
     fill.disown(runner).await;
-    fill.forget(runner);
+    drop(fill.forget(&runner.io, &runner.store));
     if is_mixed {
         count(counters, |counters| &counters.resumes);
         fill.publish(State::Again, 0);
@@ -472,7 +472,7 @@ async fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters
 /// It can't be had, and nothing of it is any good.
 fn lose(runner: &Runner, fill: &Arc<Fill>, problem: Problem) {
     runner.fills.remove(fill);
-    fill.forget(runner);
+    drop(fill.forget(&runner.io, &runner.store));
     fill.give_up(runner, problem);
 }
 

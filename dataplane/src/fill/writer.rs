@@ -183,7 +183,8 @@ impl<'a> Writer<'a> {
         loop {
             match busy.outlast(self.runner, write.await).await {
                 Some(Err(error)) if room::is_none(&error) => {
-                    waiting.for_room(self.runner, FILL_ROOM_BYTES).await?;
+                    let Runner { fills, io, store, .. } = self.runner;
+                    waiting.for_room(fills, io, store, FILL_ROOM_BYTES).await?;
                 }
                 Some(result) => return Ok(result?),
                 None => {}

@@ -30,7 +30,7 @@ pub use value::{Ns, Url};
 use value::{Cidr, Completion, Connections, Host, HostPattern, OrZero, Prefix, Private, Rate, Role};
 
 /// Every key, for suggestions; a test compares it with what the pass asks for.
-const KEYS: [&str; 46] = [
+const KEYS: [&str; 47] = [
     "ns",
     "url",
     "prefix",
@@ -61,6 +61,7 @@ const KEYS: [&str; 46] = [
     "timeouts.body_rate_grace",
     "timeouts.document",
     "timeouts.token",
+    "timeouts.refused",
     "timeouts.breaker",
     "timeouts.rejected",
     "budget_wait",
@@ -341,6 +342,7 @@ fn timeouts(read: &mut SectionReading<'_>) -> Timeouts {
         body_rate_grace: within.setting("timeouts.body_rate_grace", default.body_rate_grace),
         document: within.setting("timeouts.document", default.document),
         token: within.setting("timeouts.token", default.token),
+        refused: within.setting("timeouts.refused", default.refused),
         breaker: within.setting("timeouts.breaker", default.breaker),
         rejected: within.setting("timeouts.rejected", default.rejected),
         budget_wait,
