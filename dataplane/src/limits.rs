@@ -79,12 +79,18 @@ pub const HELD_BACK_BYTES: u64 = 256 * 1024;
 pub const FILL_RESUMES_MAX: u32 = 3;
 /// Extents of one fill that are fetched at the same time; who wants another waits.
 pub const FILL_EXTENTS_MAX: usize = 4;
-/// Requests to an upstream that are each for one answer alone, which is not kept; more is 503.
-pub const PASSES_MAX: usize = 64;
+/// Requests to an upstream that are each for one answer alone, which is not kept; more is 503. Well below what an upstream's
+/// client has by default for blobs, so that who reads slowly leaves places for fills.
+pub const PASSES_MAX: usize = 24;
 /// Blobs that pass through memory for several answers at a time; of another each answer has a request of its own.
 pub const PASS_WINDOWS_MAX: usize = 8;
 /// What such a blob has in memory; an answer that is further behind the fastest has a request of its own.
 pub const PASS_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+/// Journal of a fill that a start reads, in bytes; one that is longer is dropped with its fill. That of half a
+/// terabyte is as long.
+pub const FILL_JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How often a fill that finds the pool full asks again, each time a little later; then it has failed for now.
+pub const FILL_BUSY_TRIES_MAX: u32 = 24;
 /// How often one request joins a fill of the same blob, the one before having been spoilt; then it is 502.
 pub const FILL_JOINS_MAX: usize = 3;
 /// Jobs that wait for the pool's threads; more is 503.

@@ -8,7 +8,7 @@ use control::{Came, Link, Origin, Principal};
 
 use super::{Unanswered, cache_line, unchanged};
 use crate::{
-    core::{Body, Core, FilePart, OpenBlob, Request, Response},
+    core::{Body, Connection, Core, FilePart, OpenBlob, Request, Response},
     fill::{ANOTHER_LENGTH, Reader, Ready},
     http::Head,
     limits::FILL_JOINS_MAX,
@@ -53,6 +53,7 @@ impl<'a> Conditions<'a> {
 /// end-2. The link is permission; the file is only bytes.
 pub async fn pull(
     core: &Core,
+    conn: &Connection,
     repository: &RepositoryName,
     digest: &Digest,
     request: &Request,
@@ -68,10 +69,17 @@ pub async fn pull(
             None => match size_bytes.filter(|_| request.method == oci::Method::Head) {
                 // Who only asks about it starts no fill.
                 Some(size_bytes) => return Ok(describe(core, digest, size_bytes, &conditions)?),
-                None => match fill(core, digest, origin, size_bytes, &conditions).await? {
-                    Filled::Blob(blob) => blob,
-                    Filled::Full(reader) => return Ok(pass(core, digest, &reader, &conditions).await?),
-                },
+                None => {
+                    // Who has it already needs no fill to be told so.
+                    let (if_match, if_none_match) = (conditions.if_match, conditions.if_none_match);
+                    if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
+                        return Ok(response);
+                    }
+                    match fill(core, conn, digest, origin, size_bytes, &conditions).await? {
+                        Filled::Blob(blob) => blob,
+                        Filled::Full(reader) => return Ok(pass(core, digest, &reader, &conditions).await?),
+                    }
+                }
             },
         },
     };
@@ -112,25 +120,30 @@ enum Filled {
 /// Joins the fill of a blob that is not here. The answer can begin when this returns.
 async fn fill(
     core: &Core,
+    conn: &Connection,
     digest: &Digest,
     origin: Origin,
     told_bytes: Option<u64>,
     conditions: &Conditions<'_>,
 ) -> Result<Filled, Problem> {
+    let mut why = Problem::Internal;
     for _ in 0..FILL_JOINS_MAX {
         let mut reader = core.join_fill(digest, origin, told_bytes)?;
         let selected = reader.size_bytes().map(|size_bytes| conditions.selected(digest, size_bytes));
         let selected = selected.transpose()?;
         let span = match selected {
             Some(Selected::One(span)) => Some(span),
-            Some(Selected::Whole) => {
-                reader.take_whole();
-                None
-            }
-            Some(Selected::Many(_)) | None => None,
+            Some(Selected::Whole | Selected::Many(_)) | None => None,
         };
         span.into_iter().for_each(|span| reader.go_ahead(span));
-        match reader.ready(span).await? {
+        let ready = match conn.unless_left(core, reader.ready(span)).await {
+            Some(ready) => ready,
+            None => {
+                reader.leave();
+                reader.ready(span).await
+            }
+        };
+        match ready? {
             Ready::Begun => {
                 let (files, size_bytes) = reader.file().ok_or(Problem::Internal)?;
                 if told_bytes.is_some_and(|told_bytes| told_bytes != size_bytes) {
@@ -151,10 +164,15 @@ async fn fill(
                 }
             }
             Ready::Full => return Ok(Filled::Full(reader)),
-            Ready::Again => {}
+            Ready::Again => {
+                why = Problem::UpstreamMisbehaved {
+                    why: "the upstream gives a blob that is not what its digest says",
+                };
+            }
+            Ready::Denied => why = Problem::Overloaded { retry_after_s: 1 },
         }
     }
-    Err(Problem::UpstreamMisbehaved { why: "the upstream gives a blob that is not what its digest says" })
+    Err(why)
 }
 
 /// The answer to a read of a blob for which there is no room. Several ranges are answered by the whole.
@@ -164,9 +182,6 @@ async fn pass(
     reader: &Reader,
     conditions: &Conditions<'_>,
 ) -> Result<Response, Problem> {
-    if let Some(response) = unchanged(core, digest, conditions.if_match, conditions.if_none_match)? {
-        return Ok(response);
-    }
     let size_bytes = reader.passing_bytes().await?;
     let whole = Span { start: 0, end: size_bytes };
     let (status, span) = match conditions.selected(digest, size_bytes)? {
@@ -230,11 +245,7 @@ pub fn respond(
     lines.rendered(&blob.lines);
     lines.fixed(cache_line(came));
     let span = match selected {
-        Selected::Whole => {
-            // Its length may have been told only now.
-            reader.iter_mut().for_each(Reader::take_whole);
-            Span { start: 0, end: size_bytes }
-        }
+        Selected::Whole => Span { start: 0, end: size_bytes },
         Selected::One(span) => {
             lines.content_range(span.start, span.end, size_bytes);
             span
@@ -248,6 +259,8 @@ pub fn respond(
             return Ok(Response::new(206, lines, Body::File(part.of_fill(reader))));
         }
     };
+    // Its length may have been told only now.
+    reader.iter_mut().for_each(|reader| reader.answers(span, size_bytes));
     lines.fixed("Content-Type: application/octet-stream\r\n");
     lines.number_field("Content-Length", span.len());
     Ok(Response::new(status, lines, Body::File(FilePart::new(blob, span).of_fill(reader))))

@@ -65,7 +65,9 @@ pub fn at_once(core: &Core, endpoint: &Endpoint, head: &Head<'_>) -> Option<Resp
 pub async fn answer(core: &Core, conn: &mut Connection, request: Request) -> Option<Response> {
     let answer = match &request.endpoint {
         Endpoint::Base => Ok(base(core)),
-        Endpoint::GetBlob { repository, digest } => blob::pull(core, repository, digest, &request).await,
+        Endpoint::GetBlob { repository, digest } => {
+            blob::pull(core, conn, repository, digest, &request).await
+        }
         Endpoint::DeleteBlob { repository, digest } => blob::delete(core, repository, digest).await,
         Endpoint::GetManifest { repository, reference } => {
             manifest::pull(core, repository, reference, &request).await

@@ -124,8 +124,9 @@ pub async fn connection(core: Rc<Core>, mut conn: Connection) {
                 }
             },
             Step::More => {
-                if let Some(response) = &mut conn.response
-                    && let Err(cut) = Box::pin(response.more(&core)).await
+                let Connection { socket, response, .. } = &mut conn;
+                if let Some(response) = response
+                    && let Err(cut) = Box::pin(response.more(&core, socket)).await
                 {
                     cut.log(response.file_name());
                     conn.finish(&core, 0);
@@ -155,6 +156,11 @@ impl Connection {
             discard_until: None,
             lingers: false,
         }
+    }
+
+    /// Waits for something else, for a client that is there. `None`: it has left, or looks like it.
+    pub async fn unless_left<T>(&self, core: &Core, wait: impl Future<Output = T>) -> Option<T> {
+        core.io.unless_hung_up(&self.socket, wait).await
     }
 
     fn step(&mut self, core: &Rc<Core>) -> Step {

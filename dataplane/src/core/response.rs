@@ -19,7 +19,7 @@ use crate::{
     cache::Lease,
     fill::{Advance, Pass, Reader},
     http::Lines,
-    io::{Buf, File, Io, is_damage},
+    io::{Buf, File, Io, Socket, is_damage},
     limits::{BUF_BYTES, POOL_RETRY, READ_SEND_BYTES_MAX},
 };
 
@@ -263,7 +263,7 @@ impl Response {
 
     /// Reads what the sender found missing in memory, so that it can go on. A pool that is full is asked again for
     /// as long as a client may stall.
-    pub async fn more(&mut self, core: &Core) -> Result<(), Cut> {
+    pub async fn more(&mut self, core: &Core, socket: &Socket) -> Result<(), Cut> {
         let part = match &mut self.body {
             Body::Empty | Body::Bytes(_) => return Ok(()),
             Body::Pass(pass, _) => return pass.more().await.map_err(Cut::Unfilled),
@@ -272,7 +272,14 @@ impl Response {
         if part.sendable() == 0
             && let Some(reader) = &mut part.filling
         {
-            match reader.advance(part.span).await.map_err(Cut::Unfilled)? {
+            let advance = match core.io.unless_hung_up(socket, reader.advance(part.span)).await {
+                Some(advance) => advance,
+                None => {
+                    reader.leave();
+                    reader.advance(part.span).await
+                }
+            };
+            match advance.map_err(Cut::Unfilled)? {
                 Advance::Look => {}
                 Advance::Pass(pass) => {
                     let Body::File(mut part) = std::mem::replace(&mut self.body, Body::Empty) else {

@@ -14,8 +14,8 @@ pub(super) struct Ahead {
     present: BTreeMap<u64, Present>,
     /// Extents that are being fetched: first chunk, and the one after the last.
     flying: Vec<(u64, u64)>,
-    /// The chunk that the sequential run is at; nothing before it, and little after it, is claimed.
-    run_at: Option<u64>,
+    /// What the sequential run has come to, or soon will, up to this chunk, exclusive: nobody else claims it.
+    of_run: u64,
     /// The origin answers no ranges: nothing is had ahead of the run.
     has_no_ranges: bool,
     /// There is no room for more, but maybe for what the run writes.
@@ -56,15 +56,20 @@ impl Ahead {
     pub(super) fn run_takes(&mut self, chunk: u64) -> bool {
         let is_free = !self.present.contains_key(&chunk) && !self.flies(chunk);
         if is_free {
-            self.run_at = Some(chunk);
+            self.of_run = chunk + FILL_NEAR_CHUNKS;
         }
         is_free
+    }
+
+    /// Nobody runs it from now on. It has come to `offset`, and keeps the chunk that it is in the middle of.
+    pub(super) fn run_stops(&mut self, offset: u64) {
+        self.of_run = offset.div_ceil(FILL_CHUNK_BYTES);
     }
 
     /// The checksum of a chunk that is there; from now on it is the run's.
     pub(super) fn take(&mut self, chunk: u64) -> Option<u32> {
         let crc = self.present.remove(&chunk)?.crc;
-        self.run_at = Some(chunk);
+        self.of_run = chunk + FILL_NEAR_CHUNKS;
         Some(crc)
     }
 
@@ -145,9 +150,19 @@ impl Ahead {
         self.has_no_room = true;
     }
 
-    /// Whether a chunk that was wanted is neither there nor on its way, nor the run's: it was not to be had.
-    pub(super) fn is_missing(&self, chunk: u64) -> bool {
-        let in_order = self.has_no_ranges || self.run_at.is_some_and(|at| chunk < at + FILL_NEAR_CHUNKS);
+    /// Whether some are on their way.
+    pub(super) fn is_flying(&self) -> bool {
+        !self.flying.is_empty()
+    }
+
+    /// Whether a chunk that was wanted was not to be had.
+    pub(super) fn was_not_had(&self, chunk: u64) -> bool {
+        !self.has_no_room && self.is_missing(chunk)
+    }
+
+    /// Whether a chunk is neither there nor on its way, nor the run's.
+    fn is_missing(&self, chunk: u64) -> bool {
+        let in_order = self.has_no_ranges || chunk < self.of_run;
         !in_order && !self.flies(chunk) && !self.present.contains_key(&chunk)
     }
 
@@ -208,6 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_stops_keeps_what_it_has_come_to_and_no_more() {
+        let mut ahead = Ahead::default();
+        assert!(ahead.run_takes(5));
+        ahead.run_stops(6 * FILL_CHUNK_BYTES + 1);
+        assert_eq!((ahead.want(5, 8), ahead.want(6, 8)), (Want::InOrder, Want::InOrder));
+        assert_eq!(ahead.want(7, 8), Want::Fetch(7, 8));
+        ahead.ended(8);
+        ahead.run_stops(6 * FILL_CHUNK_BYTES);
+        assert_eq!((ahead.want(5, 8), ahead.want(6, 8)), (Want::InOrder, Want::Fetch(6, 8)));
+    }
+
+    #[test]
     fn what_an_earlier_process_left_is_proven_before_it_is_there() {
         let mut ahead = Ahead::left(BTreeMap::from([(3, 30), (4, 40)]));
         assert_eq!(ahead.want(3, 5), Want::Prove(30));
@@ -228,6 +255,7 @@ mod tests {
         ahead.forgo_room();
         assert_eq!(ahead.want(20, 22), Want::There(21));
         assert_eq!(ahead.want(21, 22), Want::Pass);
+        assert!(!ahead.was_not_had(21), "it was not tried");
         assert_eq!(ahead.want(1, 22), Want::InOrder);
     }
 
@@ -235,7 +263,7 @@ mod tests {
     fn without_ranges_all_is_had_in_order() {
         let mut ahead = Ahead::default();
         ahead.forgo_ranges();
-        assert!(!ahead.is_missing(50));
+        assert!(!ahead.was_not_had(50));
         assert_eq!(ahead.want(50, 51), Want::InOrder);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use oci::Problem;
 
 use super::{
-    Fill, Runner,
+    ANOTHER_LENGTH, Fill, Runner,
     files::end_of,
     run::{End, add, learn_size, misbehaved},
     writer::{Party, Tail, Writer},
@@ -32,10 +32,13 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64) {
     let claimed = Claimed { fill: fill.clone(), end };
     match fetch(&runner, &fill, first, end).await {
         Ok(()) => {}
-        Err(End::Failed(problem) | End::Lost(problem)) => fill.extent_failed(problem),
-        Err(End::Spoilt) => fill.extent_failed(misbehaved("the upstream tells another length than before")),
+        Err(End::Failed(problem) | End::Lost(problem)) => fill.failed(&runner, problem),
+        Err(End::Spoilt) => {
+            fill.failed(&runner, misbehaved("the upstream tells another length than before"));
+            fill.is_spoilt_ahead(&runner).await;
+        }
         Err(End::Full) => fill.has_no_room_ahead(&runner),
-        Err(End::Here | End::Unwanted) => {}
+        Err(End::Here | End::Unwanted | End::CoreEnds) => {}
     }
     drop(claimed);
     if fill.is_to_be_completed(&runner, fill.ahead().bytes()) {
@@ -53,7 +56,12 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<(),
         Ok(None) => return Err(End::Failed(Problem::BlobUnknown(fill.digest))),
         Err(problem) => return Err(End::Failed(problem)),
     };
-    learn_size(runner, fill, &fetched)?;
+    // Nothing of it is verified before all is there, and until then its length would be believed.
+    if runner.size_bytes.is_some() && fetched.size_bytes.is_some() && runner.size_bytes != fetched.size_bytes
+    {
+        return Err(End::Failed(misbehaved(ANOTHER_LENGTH)));
+    }
+    learn_size(runner, fill, &fetched, start)?;
     let Some(size_bytes) = fill.size_bytes.get() else {
         return Err(End::Failed(misbehaved("the upstream does not tell how long the blob is")));
     };
@@ -75,7 +83,11 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<(),
         add(counters, |counters| &counters.fetched_bytes, bytes.len() as u64);
         bytes.truncate(usize::try_from(until - tail.offset).unwrap_or(usize::MAX));
         while !bytes.is_empty() {
-            fill.hold_room(runner, &writer.files, tail.offset).await?;
+            if let Err(end) = fill.hold_room(runner, &writer.files, tail.offset).await {
+                // What is in flight is written before others may claim its chunk.
+                writer.settle(&mut tail).await?;
+                return Err(end);
+            }
             let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
             let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
             writer.push(&mut tail, part).await?;

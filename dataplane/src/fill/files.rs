@@ -18,7 +18,7 @@ use oci::{Algorithm, Digest};
 use super::room::Units;
 use crate::{
     io::{File, Fs},
-    limits::{FILL_CHUNK_BYTES, FILL_ROOM_BYTES},
+    limits::{FILL_CHUNK_BYTES, FILL_JOURNAL_BYTES_MAX, FILL_ROOM_BYTES},
 };
 
 /// Where fills are, in the data directory.
@@ -88,7 +88,7 @@ const RECORD_BYTES: usize = 16 + 8 + 4 + 4;
 impl Left {
     /// The units of room that its chunks lie in.
     pub(super) fn units(&self) -> Units {
-        self.chunks.keys().map(|chunk| chunk * FILL_CHUNK_BYTES / FILL_ROOM_BYTES).collect()
+        Units::of(self.chunks.keys().map(|chunk| chunk * FILL_CHUNK_BYTES / FILL_ROOM_BYTES).collect())
     }
 }
 
@@ -105,6 +105,11 @@ impl FillFiles {
     pub fn record(&self, fs: &Fs, records: u64, chunk: u64, crc: u32) -> io::Result<()> {
         let at = HEADER_BYTES as u64 + records * RECORD_BYTES as u64;
         fs.write_all_at(&self.present, at, &record(self.id, chunk, crc))
+    }
+
+    /// Nothing of it is found any more, also if its names stay.
+    pub fn disown(&self, fs: &Fs) -> io::Result<()> {
+        fs.trim(&self.present, 0)
     }
 
     /// Takes the names away; the bytes go when the last descriptor does.
@@ -138,7 +143,12 @@ fn read(fs: &Fs, id: FillId) -> io::Result<Option<Left>> {
     else {
         return Ok(None);
     };
-    let mut journal = vec![0; usize::try_from(present.stat()?.len).unwrap_or(0)];
+    let len = present.stat()?.len;
+    if len > FILL_JOURNAL_BYTES_MAX {
+        tracing::warn!(id = %id, len, "a fill's journal is too long to be one");
+        return Ok(None);
+    }
+    let mut journal = vec![0; len as usize];
     let read = fs.read_at(&present, 0, &mut journal)?;
     let Some((digest, size_bytes, chunks, records)) = parse(id, &journal[..read]) else { return Ok(None) };
     let chunks = chunks.into_iter().filter(|(chunk, _)| end_of(*chunk, size_bytes) <= stat.len).collect();

@@ -14,6 +14,7 @@
 //! verified; one that was not is cut. A digest gets its name under `blobs/` only after the sync of its bytes.
 
 mod ahead;
+mod busy;
 mod counters;
 mod extent;
 mod files;
@@ -55,7 +56,7 @@ use stream::{Following, Stream};
 use crate::{
     cache::Lease,
     io::{Fs, Io, unix_time},
-    limits::{FILL_ROOM_BYTES, FILLS_MAX, PUSH_ROOM_BYTES},
+    limits::{FILLS_MAX, PUSH_ROOM_BYTES},
     running::Pinned,
     store::Store,
 };
@@ -100,7 +101,15 @@ pub struct Fill {
     /// What goes on in its place, once there is no room for more of it.
     full: OnceLock<Full>,
     /// Why it was last given up, in whole or in part.
-    failure: Mutex<Option<Problem>>,
+    failure: Mutex<Option<Failure>>,
+}
+
+/// Why a fill was given up, and whose answer that was: what one repository denies, another may give, and its words are
+/// for those alone who asked it.
+#[derive(Clone)]
+struct Failure {
+    origin: Origin,
+    problem: Problem,
 }
 
 /// What a fill that has no room leaves to its readers.
@@ -173,8 +182,7 @@ impl Fills {
         for left in files::left(fs)? {
             let units = left.units();
             let lease = store.new_lease().filter(|_| fills.len() < FILLS_MAX);
-            let held_bytes = units.len() as u64 * FILL_ROOM_BYTES;
-            match lease.filter(|lease| lease.grow(held_bytes).is_ok()) {
+            match lease.filter(|lease| lease.grow(units.bytes()).is_ok()) {
                 Some(lease) => {
                     store.filling(&left.digest, Some(left.size_bytes));
                     fills.insert(left.digest, Arc::new(Fill::restored(left, units, lease)));
@@ -399,16 +407,21 @@ impl Fill {
         if self.readers() > 0 {
             return Some(ingest);
         }
-        self.publish(State::Waiting, ingest.tail.offset);
-        *idle = Some(ingest);
+        self.stand(&mut idle, ingest);
         None
     }
 
     /// The run ends without success. Who waits for it is told why; what is there is kept for who comes next.
-    fn fail(&self, problem: Problem, ingest: Box<Ingest>) {
+    fn fail(&self, runner: &Runner, problem: Problem, ingest: Box<Ingest>) {
         let mut idle = self.idle();
-        *self.failure() = Some(problem);
+        self.failed(runner, problem);
         self.progress.send_modify(|progress| progress.failures += 1);
+        self.stand(&mut idle, ingest);
+    }
+
+    /// Nobody runs it any more.
+    fn stand(&self, idle: &mut Option<Box<Ingest>>, ingest: Box<Ingest>) {
+        self.ahead().run_stops(ingest.tail.offset);
         self.publish(State::Waiting, ingest.tail.offset);
         *idle = Some(ingest);
     }
@@ -422,8 +435,8 @@ impl Fill {
     }
 
     /// It is over, and nothing is kept.
-    fn give_up(&self, problem: Problem) {
-        *self.failure() = Some(problem);
+    fn give_up(&self, runner: &Runner, problem: Problem) {
+        self.failed(runner, problem);
         self.publish(State::Lost, 0);
     }
 
@@ -441,9 +454,20 @@ impl Fill {
         }
     }
 
-    /// An extent ended early.
-    fn extent_failed(&self, problem: Problem) {
-        *self.failure() = Some(problem);
+    /// A run or an extent of `runner` ended early.
+    fn failed(&self, runner: &Runner, problem: Problem) {
+        *self.failure() = Some(Failure { origin: runner.origin, problem });
+    }
+
+    /// An extent was told that what is there is no good. If the fill is run, that sees for itself.
+    async fn is_spoilt_ahead(self: &Arc<Fill>, runner: &Runner) {
+        let ingest = self.idle().take();
+        if ingest.is_some() {
+            runner.fills.remove(self);
+            self.disown(runner).await;
+            drop(self.forget(&runner.io, &runner.store));
+            self.publish(State::Again, 0);
+        }
     }
 
     /// Whether so much is there that it is completed without a reader.
@@ -453,17 +477,31 @@ impl Fill {
         u128::from(there_bytes) * 100 >= u128::from(*size_bytes) * u128::from(*percent)
     }
 
-    /// Its files, which are made when its first bytes come.
+    /// Its files, which are made when its first bytes come, and counted before: whoever has them open shares the lease.
     async fn open_files(&self, runner: &Runner) -> Result<FillFiles, End> {
+        self.lease(runner)?;
         let files = self.files.get_or_try_init(|| async {
             let id = FillId::from_bytes(runner.io.unguessable()?);
             let (digest, size_bytes) = (self.digest, self.size_bytes.get().copied());
-            runner.io.fs(move |fs| FillFiles::create(fs, id, &digest, size_bytes)).await
+            let create = || runner.io.fs(move |fs| FillFiles::create(fs, id, &digest, size_bytes));
+            busy::patiently(runner, create).await
         });
         match files.await {
             Ok(files) => Ok(files.clone()),
             Err(error) if room::is_none(&error) => Err(End::Full),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has no later process take its bytes for good, even if its names can't be taken away.
+    async fn disown(&self, runner: &Runner) {
+        let Some(files) = self.files.get() else { return };
+        let disown = || {
+            let files = files.clone();
+            runner.io.fs(move |fs| files.disown(fs))
+        };
+        if let Err(error) = busy::patiently(runner, disown).await {
+            tracing::warn!(%error, "what was spoilt of a fill may be found again, and will be fetched again then");
         }
     }
 
@@ -488,8 +526,14 @@ impl Fill {
         self.readers.load(Ordering::SeqCst)
     }
 
+    /// Whether nobody runs it, and it may be run.
+    fn stands(&self) -> bool {
+        self.idle().is_some()
+    }
+
     fn is_unwanted(&self) -> bool {
-        self.readers() == 0 && self.idle().is_some()
+        // What an extent still brings would be counted by nobody.
+        self.readers() == 0 && self.idle().is_some() && !self.ahead().is_flying()
     }
 
     fn publish(&self, state: State, frontier: u64) {
@@ -513,7 +557,7 @@ impl Fill {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failure(&self) -> MutexGuard<'_, Option<Problem>> {
+    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

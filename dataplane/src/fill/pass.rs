@@ -33,7 +33,7 @@ pub struct Pass {
 }
 
 enum Way {
-    Shared(Shared),
+    Shared(Box<Shared>),
     Own(Box<Own>),
 }
 
@@ -87,7 +87,7 @@ impl Pass {
         following: Following,
         first: Bytes,
     ) -> Pass {
-        let way = Way::Shared(Shared::new(following, size_bytes, first));
+        let way = Way::Shared(Box::new(Shared::new(following, runner.origin, size_bytes, first)));
         Pass { runner, digest, size_bytes, way }.counted()
     }
 
@@ -154,9 +154,9 @@ impl Pass {
             Way::Shared(shared) => shared,
             Way::Own(own) => return own.more(&self.digest).await,
         };
-        if let Some(Fallen { at, hasher }) = shared.more().await? {
+        if let Some(Fallen { at, hasher, first }) = shared.more().await? {
             let rest = Span { start: at, end: self.size_bytes };
-            let first = (at > 0).then(Bytes::new);
+            let first = (at > 0).then_some(first);
             let own = Own::new(&self.runner, self.digest, self.size_bytes, rest, Some(hasher), first)?;
             self.way = Way::Own(Box::new(own));
         }

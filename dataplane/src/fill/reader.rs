@@ -31,6 +31,8 @@ pub struct Reader {
     failures: u32,
     runner: Runner,
     way: Way,
+    /// Whether it is one for whom the fill goes on.
+    is_counted: bool,
     /// Whether its answer is the whole blob.
     is_whole: bool,
     was_verified: bool,
@@ -51,6 +53,8 @@ pub enum Ready {
     Here,
     /// This fill is none any more; another has to be joined.
     Again,
+    /// It was given up by who has another origin, and nothing of it is left; one's own has to be asked.
+    Denied,
     /// There is no room for it: see [`Reader::pass_from_start`].
     Full,
 }
@@ -85,8 +89,19 @@ impl Reader {
             failures,
             runner,
             way: Way::InOrder,
+            is_counted: true,
             is_whole: false,
             was_verified: state == State::Verified,
+        }
+    }
+
+    /// Who it waits for has left, or looks like it: what others want it still gets, but nothing is begun for it, nor gone
+    /// on with.
+    pub fn leave(&mut self) {
+        if std::mem::take(&mut self.is_counted) {
+            // Before it counts as gone.
+            self.fill.wanted_unix.store(unix_time(), Ordering::Relaxed);
+            self.fill.readers.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -95,17 +110,18 @@ impl Reader {
         self.fill.size_bytes.get().copied().or(self.runner.size_bytes)
     }
 
-    /// Its answer is the whole blob, in order.
-    pub fn take_whole(&mut self) {
-        self.is_whole = true;
+    /// What it is answered, of a blob of this length: an answer that has all of the blob does not become whole before
+    /// the blob was verified, whatever becomes of the fill.
+    pub fn answers(&mut self, span: Span, size_bytes: u64) {
+        self.is_whole = span == Span { start: 0, end: size_bytes };
     }
 
     /// Goes ahead for `span` of a blob, if that is worth it. A part of a few bytes always does: who probes does not
     /// want the whole.
     pub fn go_ahead(&mut self, span: Span) {
-        self.is_whole = span.start == 0 && self.size_bytes() == Some(span.end);
+        let is_whole = span.start == 0 && self.size_bytes() == Some(span.end);
         let near = self.progress.borrow().frontier + FILL_NEAR_CHUNKS * FILL_CHUNK_BYTES;
-        if !self.is_whole && !span.is_empty() && (span.len() < PROBE_BYTES || span.start >= near) {
+        if !is_whole && !span.is_empty() && (span.len() < PROBE_BYTES || span.start >= near) {
             self.way = Way::Ahead;
         }
     }
@@ -127,7 +143,7 @@ impl Reader {
         if let (Way::Ahead, Some(span)) = (self.way, span) {
             return self.ready_ahead(span).await;
         }
-        self.fill.go_on(self.runner.clone());
+        self.go_on()?;
         loop {
             let Progress { state, failures, .. } = *self.progress.borrow_and_update();
             let is_long =
@@ -141,8 +157,11 @@ impl Reader {
                     return Ok(Ready::Begun);
                 }
                 State::Full => return Ok(Ready::Full),
+                State::Lost if self.is_anothers_failure() => return Ok(Ready::Denied),
                 State::Lost => return Err(self.failure()),
-                State::Waiting | State::Running if failures != self.failures => return Err(self.failure()),
+                State::Waiting | State::Running if failures != self.failures => {
+                    self.outlast_failure(failures)?
+                }
                 State::Running if is_long() => return Ok(Ready::Begun),
                 State::Waiting | State::Running => {}
             }
@@ -158,6 +177,7 @@ impl Reader {
                 State::Here => return Ok(Ready::Here),
                 State::Again => return Ok(Ready::Again),
                 State::Full => return Ok(Ready::Full),
+                State::Lost if self.is_anothers_failure() => return Ok(Ready::Denied),
                 State::Lost => return Err(self.failure()),
                 State::Waiting | State::Running => {}
             }
@@ -209,9 +229,14 @@ impl Reader {
             (State::Here | State::Again | State::Lost, _) => Err(self.failure()),
             (State::Full, _) => return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass))),
             (State::Waiting | State::Running, Way::InOrder) if failures != self.failures => {
-                Err(self.failure())
+                self.outlast_failure(failures)
             }
-            (State::Waiting | State::Running, Way::InOrder) => self.changed().await,
+            (State::Waiting | State::Running, Way::InOrder) => {
+                if !self.is_counted {
+                    self.go_on()?;
+                }
+                self.changed().await
+            }
             (State::Waiting | State::Running, Way::Ahead) => {
                 match self.step_ahead(span, FILL_RESUMES_MAX).await? {
                     Step::Look => Ok(()),
@@ -233,7 +258,7 @@ impl Reader {
             (None, None) => {}
         }
         match &self.full()?.stream {
-            Some(following) => following.size_bytes().await,
+            Some(following) => following.size_bytes(&self.runner.origin).await,
             // Others may be done soon.
             None => Err(Problem::Overloaded { retry_after_s: 1 }),
         }
@@ -295,6 +320,11 @@ impl Reader {
                 Want::There(_) => return Ok(Step::Look),
                 Want::Pass => return Ok(Step::NoRoom),
                 Want::Prove(crc) => return self.prove(chunk, crc).await.map(|()| Step::Look),
+                Want::Fetch(_, end) if !self.is_counted => {
+                    self.fill.ahead().ended(end);
+                    self.fill.wake();
+                    return Err(misbehaved("the client has left"));
+                }
                 Want::Fetch(first, end) => {
                     let pause = FILL_RESUME_PAUSE * begun;
                     begun += 1;
@@ -306,7 +336,7 @@ impl Reader {
                     });
                 }
                 Want::InOrder => {
-                    self.fill.go_on(self.runner.clone());
+                    self.go_on()?;
                     return self.in_order(span).await.map(|()| Step::Look);
                 }
                 Want::Wait => {}
@@ -315,7 +345,7 @@ impl Reader {
             if !matches!(self.progress.borrow().state, State::Waiting | State::Running) {
                 return Ok(Step::Look);
             }
-            if begun > retries && self.fill.ahead().is_missing(chunk) {
+            if begun > retries && self.fill.ahead().was_not_had(chunk) {
                 return Err(self.failure());
             }
         }
@@ -328,8 +358,35 @@ impl Reader {
             State::Verified | State::Full => Ok(()),
             State::Waiting | State::Running if frontier > span.start => Ok(()),
             State::Waiting | State::Running if failures == self.failures => self.changed().await,
-            _ => Err(self.failure()),
+            State::Waiting | State::Running => self.outlast_failure(failures),
+            State::Here | State::Again | State::Lost => Err(self.failure()),
         }
+    }
+
+    /// Its run was given up, for the so-manieth time.
+    ///
+    /// Errors: that was the origin that this one has. Otherwise it is gone on with by this one's.
+    fn outlast_failure(&mut self, failures: u32) -> Result<(), Problem> {
+        if !self.is_anothers_failure() {
+            return Err(self.failure());
+        }
+        self.failures = failures;
+        self.go_on()
+    }
+
+    /// Has the fill run.
+    ///
+    /// Errors: it does not, and nothing is begun for who has left.
+    fn go_on(&self) -> Result<(), Problem> {
+        if self.is_counted {
+            self.fill.go_on(self.runner.clone());
+            return Ok(());
+        }
+        if self.fill.stands() { Err(misbehaved("the client has left")) } else { Ok(()) }
+    }
+
+    fn is_anothers_failure(&self) -> bool {
+        self.fill.failure().as_ref().is_some_and(|failure| failure.origin != self.runner.origin)
     }
 
     /// Reads a chunk that an earlier process left.
@@ -355,15 +412,16 @@ impl Reader {
         self.progress.changed().await.map_err(|_gone| Problem::Internal)
     }
 
+    /// What a client is told. What another origin says is not for it.
     fn failure(&self) -> Problem {
-        self.fill.failure().clone().unwrap_or(misbehaved("the fill was ended"))
+        let failure = self.fill.failure().clone();
+        let ours = failure.filter(|failure| failure.origin == self.runner.origin);
+        ours.map_or(misbehaved("the fill was ended"), |failure| failure.problem)
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // Before it counts as gone.
-        self.fill.wanted_unix.store(unix_time(), Ordering::Relaxed);
-        self.fill.readers.fetch_sub(1, Ordering::SeqCst);
+        self.leave();
     }
 }

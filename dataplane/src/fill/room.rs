@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, io, sync::Arc};
 
-use super::{Fill, FillFiles, Fills, Runner, run::End};
+use super::{Fill, FillFiles, Fills, Runner, busy::patiently, run::End};
 use crate::{
     cache::Lease,
     io::Io,
@@ -12,8 +12,57 @@ use crate::{
     store::Store,
 };
 
-/// The units that a fill holds, by number.
-pub(super) type Units = BTreeSet<u64>;
+/// The units that a fill holds, by number, and those that somebody is about to hold: they count as well.
+#[derive(Default)]
+pub(super) struct Units {
+    held: BTreeSet<u64>,
+    /// One for each who tries; several may try the same.
+    wanted: Vec<u64>,
+}
+
+impl Units {
+    /// What a fill that was left holds.
+    pub(super) fn of(held: BTreeSet<u64>) -> Units {
+        Units { held, wanted: Vec::new() }
+    }
+
+    /// What they take of the budget.
+    pub(super) fn bytes(&self) -> u64 {
+        let wanted: BTreeSet<u64> = self.wanted.iter().copied().collect();
+        (self.held.len() + wanted.difference(&self.held).count()) as u64 * FILL_ROOM_BYTES
+    }
+}
+
+/// A unit that is about to be held.
+struct Wanted<'a> {
+    fill: &'a Fill,
+    unit: u64,
+}
+
+impl<'a> Wanted<'a> {
+    /// `None`: it is held already.
+    fn begin(fill: &'a Fill, unit: u64) -> Option<Wanted<'a>> {
+        let mut units = fill.units();
+        if units.held.contains(&unit) {
+            return None;
+        }
+        units.wanted.push(unit);
+        Some(Wanted { fill, unit })
+    }
+
+    fn hold(self) {
+        self.fill.units().held.insert(self.unit);
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        let mut units = self.fill.units();
+        if let Some(at) = units.wanted.iter().position(|unit| *unit == self.unit) {
+            units.wanted.swap_remove(at);
+        }
+    }
+}
 
 /// Whether a call failed since the volume has no room.
 pub(super) fn is_none(error: &io::Error) -> bool {
@@ -70,9 +119,7 @@ impl Fill {
     /// Errors: [`End::Full`]: there is none, and nothing could be made.
     pub(super) async fn hold_room(&self, runner: &Runner, files: &FillFiles, at: u64) -> Result<(), End> {
         let unit = at / FILL_ROOM_BYTES;
-        if self.units().contains(&unit) {
-            return Ok(());
-        }
+        let Some(wanted) = Wanted::begin(self, unit) else { return Ok(()) };
         let start = unit * FILL_ROOM_BYTES;
         let size_bytes = self.size_bytes.get().copied().unwrap_or(u64::MAX);
         let len = size_bytes.min(start + FILL_ROOM_BYTES) - start;
@@ -81,10 +128,13 @@ impl Fill {
         loop {
             let room = runner.store.room_for(len);
             if room.is_ok() {
-                let data = files.data.clone();
-                match runner.io.fs(move |fs| fs.allocate(&data, start, len)).await {
+                let allocate = || {
+                    let data = files.data.clone();
+                    runner.io.fs(move |fs| fs.allocate(&data, start, len))
+                };
+                match patiently(runner, allocate).await {
                     Ok(_or_the_file_system_can_not) => {
-                        self.units().insert(unit);
+                        wanted.hold();
                         return Ok(());
                     }
                     Err(error) if is_none(&error) => {}
@@ -95,7 +145,7 @@ impl Fill {
         }
     }
 
-    /// One unit more of the budget.
+    /// Of the budget what it holds and is about to.
     async fn reserve(&self, runner: &Runner) -> Result<(), End> {
         if self.size_bytes.get().is_some_and(|size_bytes| *size_bytes > runner.store.cache_bytes_max()) {
             return Err(End::Full);
@@ -103,8 +153,8 @@ impl Fill {
         let lease = self.lease(runner)?;
         let mut waiting = Waiting::default();
         loop {
-            let held_bytes = (self.units().len() as u64 + 1) * FILL_ROOM_BYTES;
-            let Err(no_room) = lease.grow(held_bytes) else { return Ok(()) };
+            let bytes = self.units().bytes();
+            let Err(no_room) = lease.grow(bytes) else { return Ok(()) };
             let lacking = no_room.lacking_bytes;
             waiting.for_room(&runner.fills, &runner.io, &runner.store, lacking).await?;
         }

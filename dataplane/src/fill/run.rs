@@ -18,6 +18,7 @@ use oci::{Algorithm, Hasher, Problem};
 
 use super::{
     Fill, FillCounters, FillFiles, Following, Full, Runner, State, Stream,
+    busy::{Busy, patiently},
     files::end_of,
     room,
     source::{Answer, Leftover, Source},
@@ -56,6 +57,8 @@ pub(super) enum End {
     Here,
     /// There is no room for more; what is there is good, and what came is kept in memory.
     Full,
+    /// The core ends. What has its record is good, and the next process finds it.
+    CoreEnds,
 }
 
 impl From<io::Error> for End {
@@ -64,13 +67,15 @@ impl From<io::Error> for End {
         if room::is_none(&error) {
             return End::Full;
         }
-        End::Lost(match error.kind() {
-            io::ErrorKind::WouldBlock => Problem::Overloaded { retry_after_s: 1 },
+        match error.kind() {
+            io::ErrorKind::ConnectionAborted => End::CoreEnds,
+            // All that was written is known, and so is what was not.
+            io::ErrorKind::WouldBlock => End::Failed(Problem::Overloaded { retry_after_s: 1 }),
             _ => {
                 tracing::error!(%error, "a fill can't be written");
-                Problem::Internal
+                End::Lost(Problem::Internal)
             }
-        })
+        }
     }
 }
 
@@ -127,13 +132,15 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, ingest: Box<Ingest>) {
                 ingest = fill.stop(taken);
                 count(counters, |counters| &counters.stops);
             }
-            Err(End::Spoilt) => spoil(&runner, &fill, counters, taken.is_mixed),
+            Err(End::Spoilt) => spoil(&runner, &fill, counters, taken.is_mixed).await,
             Err(End::Failed(problem)) if taken.tail.offset > 0 => {
                 taken.resumes = 0;
-                fill.fail(problem, taken);
+                fill.fail(&runner, problem, taken);
             }
             Err(End::Failed(problem) | End::Lost(problem)) => lose(&runner, &fill, problem),
             Err(End::Full) => pass_through(&runner, &fill, *taken),
+            // As if it had been dropped with its core.
+            Err(End::CoreEnds) => return,
             Err(End::Here) => {
                 runner.fills.remove(&fill);
                 drop(fill.forget(&runner.io, &runner.store));
@@ -151,7 +158,7 @@ async fn fill_up(
     counters: Option<&FillCounters>,
     ingest: &mut Ingest,
 ) -> Result<(), End> {
-    if runner.store.has_name(&runner.io, &fill.digest).await? {
+    if patiently(runner, || runner.store.has_name(&runner.io, &fill.digest)).await? {
         return Err(End::Here);
     }
     loop {
@@ -164,7 +171,7 @@ async fn fill_up(
         let to = fill.ahead().next_after(ingest.tail.chunk()).map(|chunk| chunk * FILL_CHUNK_BYTES);
         let problem = match runner.control.fetch(runner.origin, fill.digest, (offset, to)).await {
             Ok(Some(fetched)) => {
-                learn_size(runner, fill, &fetched)?;
+                learn_size(runner, fill, &fetched, offset)?;
                 match pump(runner, fill, counters, ingest, fetched, to).await {
                     Ok(()) => continue,
                     Err(End::Failed(problem)) => problem,
@@ -207,7 +214,7 @@ async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), 
         let (Some(files), Some(size_bytes)) = (fill.files.get(), fill.size_bytes.get()) else {
             return Ok(());
         };
-        let len = (end_of(chunk, *size_bytes) - ingest.tail.offset) as usize;
+        let len = end_of(chunk, *size_bytes).checked_sub(ingest.tail.offset).ok_or(End::Spoilt)? as usize;
         let Some(buf) = read_chunk(runner, files, ingest.tail.offset, len).await? else { return Ok(()) };
         if crc32fast::hash(buf.filled()) != crc {
             tracing::info!(digest = %fill.digest, chunk, "a chunk did not outlive the last stop");
@@ -230,19 +237,23 @@ pub(super) async fn read_chunk(
     len: usize,
 ) -> io::Result<Option<Buf>> {
     let mut buf = runner.io.buf().await;
+    let mut busy = Busy::default();
     while buf.filled().len() < len {
         let done = buf.filled().len();
         let (read, back) = runner.io.read(&files.data, at + done as u64, len - done, buf).await;
         buf = back;
-        if read? == 0 {
-            return Ok(None);
+        match busy.outlast(runner, read).await {
+            Some(Ok(0)) => return Ok(None),
+            Some(read) => drop(read?),
+            None => {}
         }
     }
     Ok(Some(buf))
 }
 
-/// The length is what the origin tells, each time the same; where it tells none, what a manifest does.
-pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Fetched) -> Result<(), End> {
+/// The length is what the origin tells, each time the same; where it tells none, what a manifest does. `at`: so many
+/// bytes of it were had already, or asked for.
+pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Fetched, at: u64) -> Result<(), End> {
     let size_bytes = match (fill.size_bytes.get().copied(), fetched.size_bytes) {
         (Some(known), Some(told)) if known != told => {
             tracing::warn!(digest = %fill.digest, known, told, "the upstream tells another length than before");
@@ -253,6 +264,11 @@ pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Fetched) -> Res
     if let Some(size_bytes) = size_bytes {
         if size_bytes > runner.blob_bytes_max {
             return Err(End::Lost(misbehaved(TOO_LARGE)));
+        }
+        let had_bytes = fill.progress.borrow().frontier.max(at);
+        if size_bytes < had_bytes {
+            tracing::warn!(digest = %fill.digest, size_bytes, had_bytes, "the upstream tells a length below what came");
+            return Err(End::Spoilt);
         }
         // The same as before, if there was one.
         let _ = fill.size_bytes.set(size_bytes);
@@ -284,11 +300,12 @@ async fn pump(
     let mut writer = Writer::new(runner, fill, files, Party::Run);
     let mut arriving = Arriving { fetched, skip, to, in_hand: Bytes::new() };
     let pumped = pump_into(&mut writer, counters, ingest, &mut arriving).await;
+    // Whoever goes on does so from what is written.
+    let mut came = VecDeque::new();
+    if let Some(Unwritten { tail, hasher, bytes }) = writer.into_unwritten() {
+        (ingest.tail, ingest.hasher, came) = (tail, hasher, bytes);
+    }
     if matches!(pumped, Err(End::Full)) {
-        let mut came = VecDeque::new();
-        if let Some(Unwritten { at, hasher, bytes }) = writer.into_unwritten() {
-            (ingest.tail, ingest.hasher, came) = (Tail::at(at), hasher, bytes);
-        }
         let Arriving { fetched, skip, to, in_hand } = arriving;
         came.push_back(in_hand);
         ingest.left = Leftover { came, answer: Some(Answer { bytes: fetched.bytes, skip, until: to }) };
@@ -326,7 +343,8 @@ async fn pump_into(
         *skip -= dropped;
         let _ = bytes.split_to(dropped as usize);
         if let Some(until) = until {
-            let room = usize::try_from(until - tail.offset).unwrap_or(usize::MAX);
+            let room = until.checked_sub(tail.offset).ok_or(End::Spoilt)?;
+            let room = usize::try_from(room).unwrap_or(usize::MAX);
             if bytes.len() > room && to.is_none() {
                 return Err(End::Spoilt);
             }
@@ -344,7 +362,7 @@ async fn pump_into(
             }
             let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
             let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
-            writer.mark(hasher);
+            writer.mark(tail, hasher);
             hasher.update(&part);
             writer.push(tail, part).await?;
         }
@@ -385,7 +403,7 @@ async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounter
     if ingest.hasher.clone().finish() != fill.digest {
         tracing::error!(digest = %fill.digest, repository = %runner.origin.repository, "an upstream gave other bytes");
         count(counters, |counters| &counters.mismatches);
-        return spoil(runner, fill, counters, ingest.is_mixed);
+        return spoil(runner, fill, counters, ingest.is_mixed).await;
     }
     // One of no bytes has none yet.
     let files = match fill.open_files(runner).await {
@@ -393,7 +411,7 @@ async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounter
         Err(End::Full) => return pass_through(runner, fill, ingest),
         Err(_) => return lose(runner, fill, Problem::Internal),
     };
-    let Ok(lease) = fill.lease(runner) else { return pass_through(runner, fill, ingest) };
+    let Some(lease) = fill.lease.get().cloned() else { return lose(runner, fill, Problem::Internal) };
     let tail = ingest.tail;
     fill.publish(State::Verified, tail.offset);
     if fill.size_bytes.get().is_none_or(|size_bytes| *size_bytes > 0) {
@@ -415,7 +433,7 @@ fn pass_through(runner: &Runner, fill: &Arc<Fill>, ingest: Ingest) {
     tracing::warn!(digest = %fill.digest, "no room for a blob of an upstream: it is passed through");
     let Ingest { hasher, tail, left, .. } = ingest;
     let (start, digest) = (tail.offset, fill.digest);
-    let stream = Stream::new(&runner.fills, digest, start, hasher.clone()).map(Arc::new);
+    let stream = Stream::new(runner, digest, start, hasher.clone()).map(Arc::new);
     let following = stream.as_ref().map(Following::of);
     match &stream {
         Some(stream) => runner.fills.turn_into(fill, stream),
@@ -439,14 +457,15 @@ async fn trim(runner: &Runner, files: &FillFiles, size_bytes: u64) {
 }
 
 /// Nothing of it is used again. What was put together from several answers is fetched once more, in one.
-fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_mixed: bool) {
+async fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_mixed: bool) {
     runner.fills.remove(fill);
+    fill.disown(runner).await;
     drop(fill.forget(&runner.io, &runner.store));
     if is_mixed {
         count(counters, |counters| &counters.resumes);
         fill.publish(State::Again, 0);
     } else {
-        fill.give_up(misbehaved("the upstream's blob is not what its digest says"));
+        fill.give_up(runner, misbehaved("the upstream's blob is not what its digest says"));
     }
 }
 
@@ -454,7 +473,7 @@ fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_
 fn lose(runner: &Runner, fill: &Arc<Fill>, problem: Problem) {
     runner.fills.remove(fill);
     drop(fill.forget(&runner.io, &runner.store));
-    fill.give_up(problem);
+    fill.give_up(runner, problem);
 }
 
 pub(super) const TOO_LARGE: &str = "the upstream's blob is larger than blobs may be here";

@@ -12,6 +12,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
+use control::Origin;
 use oci::{Digest, Hasher, Problem};
 use tokio::sync::{Notify, watch};
 
@@ -25,6 +26,8 @@ use crate::limits::{HELD_BACK_BYTES, PASS_PIECE_BYTES, PASS_WINDOWS_MAX};
 
 pub(super) struct Stream {
     digest: Digest,
+    /// Whose answer it is. Why it fails is told to nobody who has another: those ask their own.
+    origin: Origin,
     /// Where it begins, and the hash of what lies before.
     start: u64,
     begun: Hasher,
@@ -52,13 +55,15 @@ enum Verdict {
 
 impl Stream {
     /// One that begins at `start`, where the bytes before hash to `begun`. `None`: there are as many as may be.
-    pub(super) fn new(fills: &Arc<Fills>, digest: Digest, start: u64, begun: Hasher) -> Option<Stream> {
+    pub(super) fn new(runner: &Runner, digest: Digest, start: u64, begun: Hasher) -> Option<Stream> {
+        let fills = &runner.fills;
         if fills.passing.windows.fetch_add(1, Ordering::Relaxed) >= PASS_WINDOWS_MAX {
             fills.passing.windows.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
         Some(Stream {
             digest,
+            origin: runner.origin,
             start,
             begun,
             size_bytes: OnceLock::new(),
@@ -174,12 +179,15 @@ impl Following {
 
     /// The length of its blob, which may not be known before all of it has come.
     ///
-    /// Errors: it can't be had.
-    pub(super) async fn size_bytes(&self) -> Result<u64, Problem> {
+    /// Errors: it can't be had; [`Problem::Overloaded`]: not from there, and `origin` is another.
+    pub(super) async fn size_bytes(&self, origin: &Origin) -> Result<u64, Problem> {
         let mut verdict = self.0.verdict.subscribe();
         loop {
             let seen = verdict.borrow_and_update().clone();
             match (seen, self.0.size_bytes.get()) {
+                (Verdict::Failed(_), _) if self.0.origin != *origin => {
+                    return Err(Problem::Overloaded { retry_after_s: 1 });
+                }
                 (Verdict::Failed(problem), _) => return Err(problem),
                 (Verdict::Open | Verdict::Right, Some(size_bytes)) => return Ok(*size_bytes),
                 (Verdict::Open | Verdict::Right, None) => {}
@@ -207,6 +215,8 @@ impl Drop for Following {
 /// An answer with the whole blob, or with all that is left of it, that follows a stream.
 pub(super) struct Shared {
     following: Following,
+    /// Its own.
+    origin: Origin,
     verdict: watch::Receiver<Verdict>,
     size_bytes: u64,
     /// The next byte that is sent.
@@ -218,17 +228,19 @@ pub(super) struct Shared {
     is_right: bool,
 }
 
-/// One who has fallen out: where it is, and the hash of what lies before.
+/// One who has fallen out: what it goes on from, the hash of what lies before, and the end of that, which it still has to
+/// send.
 pub(super) struct Fallen {
     pub(super) at: u64,
     pub(super) hasher: Hasher,
+    pub(super) first: Bytes,
 }
 
 impl Shared {
     /// An answer that goes on with `first`, which lies just before the stream's start.
-    pub(super) fn new(following: Following, size_bytes: u64, first: Bytes) -> Shared {
+    pub(super) fn new(following: Following, origin: Origin, size_bytes: u64, first: Bytes) -> Shared {
         let (at, verdict) = (following.start() - first.len() as u64, following.0.verdict.subscribe());
-        Shared { following, verdict, size_bytes, at, bytes: first, piece: None, is_right: false }
+        Shared { following, origin, verdict, size_bytes, at, bytes: first, piece: None, is_right: false }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -261,19 +273,24 @@ impl Shared {
     pub(super) async fn more(&mut self) -> Result<Option<Fallen>, Problem> {
         while !self.is_over() && self.sendable().is_none() {
             if self.bytes.is_empty() && matches!(self.look(), Look::Gone) {
-                let hasher = match &self.piece {
-                    Some(piece) => piece.hash_at(self.at),
-                    None => self.following.0.begun.clone(),
-                };
-                return Ok(Some(Fallen { at: self.at, hasher }));
+                return Ok(Some(self.fallen()));
             }
             if let Verdict::Failed(problem) = &*self.verdict.borrow() {
-                return Err(problem.clone());
+                let is_ours = self.following.0.origin == self.origin;
+                return if is_ours { Err(problem.clone()) } else { Ok(Some(self.fallen())) };
             }
             // The sender is in the stream, which this holds.
             self.verdict.changed().await.map_err(|_gone| Problem::Internal)?;
         }
         Ok(None)
+    }
+
+    fn fallen(&self) -> Fallen {
+        let stream = &self.following.0;
+        match &self.piece {
+            Some(piece) => Fallen { at: self.at, hasher: piece.hash_at(self.at), first: Bytes::new() },
+            None => Fallen { at: stream.start, hasher: stream.begun.clone(), first: self.bytes.clone() },
+        }
     }
 
     fn look(&self) -> Look {

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::{
     Fill, FillFiles, Runner, State,
+    busy::Busy,
     room::{self, Waiting},
     run::End,
 };
@@ -56,14 +57,20 @@ pub(super) struct Writer<'a> {
     party: Party,
     in_flight: Option<InFlight>,
     buf: Option<Buf>,
-    /// The hash of all before what is gathered.
-    mark: Option<Hasher>,
+    mark: Option<Mark>,
     unwritten: Option<Unwritten>,
 }
 
-/// What could not be written, since there is no room.
+/// Where a run was before what is gathered.
+struct Mark {
+    hasher: Hasher,
+    crc: crc32fast::Hasher,
+}
+
+/// What could not be written, since there is no room, or nobody to write it.
 pub(super) struct Unwritten {
-    pub(super) at: u64,
+    /// Behind all that is written.
+    pub(super) tail: Tail,
     /// Of all bytes before.
     pub(super) hasher: Hasher,
     pub(super) bytes: VecDeque<Bytes>,
@@ -75,7 +82,7 @@ type Write = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 struct InFlight {
     write: Write,
     bytes: Bytes,
-    mark: Option<Hasher>,
+    mark: Option<Mark>,
     end: u64,
     /// The number and checksum of the chunk that is there with it.
     chunk: Option<(u64, u32)>,
@@ -111,13 +118,13 @@ impl<'a> Writer<'a> {
     }
 
     /// To be told before each [`Writer::push`] of a run: the hash of all bytes before.
-    pub(super) fn mark(&mut self, hasher: &Hasher) {
+    pub(super) fn mark(&mut self, tail: &Tail, hasher: &Hasher) {
         if self.buf.is_none() {
-            self.mark = Some(hasher.clone());
+            self.mark = Some(Mark { hasher: hasher.clone(), crc: tail.crc.clone() });
         }
     }
 
-    /// What could not be written, after [`End::Full`]. `None`: all was.
+    /// What could not be written, after [`End::Full`] or [`End::Failed`]. `None`: all was.
     pub(super) fn into_unwritten(self) -> Option<Unwritten> {
         let mut unwritten = self.unwritten?;
         unwritten.bytes.extend(self.buf.map(Buf::freeze));
@@ -172,14 +179,16 @@ impl<'a> Writer<'a> {
 
     /// Waits for a write. Where no room can be held ahead, it is what finds that there is none: others go for it then.
     async fn finish(&self, mut write: Write, at: u64, bytes: &Bytes) -> Result<(), End> {
-        let mut waiting = Waiting::default();
+        let (mut waiting, mut busy) = (Waiting::default(), Busy::default());
         loop {
-            match write.await {
-                Err(error) if room::is_none(&error) => {}
-                result => return Ok(result?),
+            match busy.outlast(self.runner, write.await).await {
+                Some(Err(error)) if room::is_none(&error) => {
+                    let Runner { fills, io, store, .. } = self.runner;
+                    waiting.for_room(fills, io, store, FILL_ROOM_BYTES).await?;
+                }
+                Some(result) => return Ok(result?),
+                None => {}
             }
-            let Runner { fills, io, store, .. } = self.runner;
-            waiting.for_room(fills, io, store, FILL_ROOM_BYTES).await?;
             write = Box::pin(self.runner.io.write(&self.files.data, at, bytes.clone()));
         }
     }
@@ -189,7 +198,11 @@ impl<'a> Writer<'a> {
         let Some(InFlight { write, bytes, mark, end, chunk }) = self.in_flight.take() else { return Ok(()) };
         let at = end - bytes.len() as u64;
         if let Err(end) = self.finish(write, at, &bytes).await {
-            self.unwritten = mark.map(|hasher| Unwritten { at, hasher, bytes: VecDeque::from([bytes]) });
+            self.unwritten = mark.map(|Mark { hasher, crc }| Unwritten {
+                tail: Tail { crc, ..Tail::at(at) },
+                hasher,
+                bytes: VecDeque::from([bytes]),
+            });
             return Err(end);
         }
         if let Some((chunk, crc)) = chunk {

@@ -79,7 +79,8 @@ impl Io {
     }
 
     /// Reads at most `len` bytes into the spare part of `into`, waiting for the disk if need be. The buffer
-    /// comes back in every case. A short read is normal; 0 is the end of the file.
+    /// comes back in every case. A short read is normal; 0 is the end of the file. `ErrorKind::ConnectionAborted` once
+    /// the core ends.
     pub fn read(
         &self,
         file: &File,
@@ -123,7 +124,7 @@ impl Io {
     }
 
     /// Writes all of `from` at `at`, or fails; on failure any part of it may have been written. It starts
-    /// when called and goes on if the future is dropped.
+    /// when called and goes on if the future is dropped. Errors also as [`Io::read`].
     pub fn write(
         &self,
         file: &File,

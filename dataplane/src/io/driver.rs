@@ -165,10 +165,10 @@ impl Io {
         }
     }
 
-    /// Counts an operation that the ring is given. An error: the core ends.
+    /// Counts an operation that the ring is given. `ErrorKind::ConnectionAborted` once the core ends.
     pub(super) fn in_flight(&self) -> io::Result<InFlight> {
         if self.is_ending() {
-            return Err(io::Error::other("the core ends"));
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
         self.0.in_flight.set(self.0.in_flight.get() + 1);
         Ok(InFlight(self.clone()))

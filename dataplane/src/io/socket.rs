@@ -5,10 +5,10 @@
 
 use std::{
     cell::RefCell,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     os::fd::{AsFd, OwnedFd},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
 
@@ -56,6 +56,7 @@ struct Entry {
 enum Interest {
     Read,
     Write,
+    HangUp,
 }
 
 impl SocketTable {
@@ -149,6 +150,7 @@ impl Entry {
         match interest {
             Interest::Read => self.readable || self.hung_up,
             Interest::Write => self.writable,
+            Interest::HangUp => self.hung_up,
         }
     }
 }
@@ -250,12 +252,25 @@ impl Io {
     /// Waits until there may be something to receive. `ErrorKind::TimedOut` after `until`,
     /// `ErrorKind::ConnectionAborted` once the core ends.
     pub async fn readable(&self, socket: &Socket, until: Instant) -> io::Result<()> {
-        Ready { io: self, key: socket.key, interest: Interest::Read, until }.await
+        Ready { io: self, key: socket.key, interest: Interest::Read, until: Some(until) }.await
     }
 
     /// Waits until there may be room to send. Errors as [`Io::readable`].
     pub async fn writable(&self, socket: &Socket, until: Instant) -> io::Result<()> {
-        Ready { io: self, key: socket.key, interest: Interest::Write, until }.await
+        Ready { io: self, key: socket.key, interest: Interest::Write, until: Some(until) }.await
+    }
+
+    /// Waits for something else, for a peer that is there. `None`: it sends no more, so it has left, or only waits for what
+    /// it is sent, which nobody can tell apart; or the core ends.
+    pub async fn unless_hung_up<T>(&self, socket: &Socket, wait: impl Future<Output = T>) -> Option<T> {
+        let hung_up = Ready { io: self, key: socket.key, interest: Interest::HangUp, until: None };
+        let (mut wait, mut hung_up) = (pin!(wait), pin!(hung_up));
+        poll_fn(|context| match wait.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            // Its errors are that there is no peer any more.
+            Poll::Pending => hung_up.as_mut().poll(context).map(|_| None),
+        })
+        .await
     }
 }
 
@@ -263,7 +278,7 @@ struct Ready<'a> {
     io: &'a Io,
     key: u64,
     interest: Interest,
-    until: Instant,
+    until: Option<Instant>,
 }
 
 impl Future for Ready<'_> {
@@ -285,14 +300,16 @@ impl Future for Ready<'_> {
             entry.waiter = None;
             return Poll::Ready(Ok(()));
         }
-        if expired {
+        if expired && self.until.is_some() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         entry.waiter = Some((context.waker().clone(), self.interest));
-        entry.deadline = Some(self.until);
-        if entry.filed.is_none_or(|filed| self.until < filed) {
-            entry.filed = Some(self.until);
-            file = Some(self.until);
+        entry.deadline = self.until;
+        if let Some(until) = self.until
+            && entry.filed.is_none_or(|filed| until < filed)
+        {
+            entry.filed = Some(until);
+            file = Some(until);
         }
         drop(sockets);
         if let Some(at) = file {

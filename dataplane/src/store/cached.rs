@@ -104,13 +104,13 @@ impl Cached {
         let _ = self.forget.set(forget);
     }
 
-    /// A cached blob is about to be opened: what keeps its bytes counted while it is. `None`: it is not cached, so
-    /// nobody counts it.
-    pub(super) fn lease(&self, digest: &Digest) -> Option<Arc<Lease>> {
+    /// A cached blob is about to be opened: what keeps its bytes counted while it is, and how long it is. `None`: it is not
+    /// cached, so nobody counts it.
+    pub(super) fn lease(&self, digest: &Digest) -> Option<(Arc<Lease>, u64)> {
         let mut books = self.books();
         let item = books.index.get(digest).filter(|item| item.place != Place::Filling)?;
         books.index.touch(digest);
-        Some(books.leases.open(digest, item.size_bytes))
+        Some((books.leases.open(digest, item.size_bytes), item.size_bytes))
     }
 
     /// These were of use to somebody, each once.
@@ -132,6 +132,23 @@ impl Cached {
             if *is_pinned {
                 books.index.keep(digest, true);
             }
+        }
+    }
+
+    /// What was filled has taken the place of a file that could not be read. If that was none of the cache's, this is
+    /// neither: what is home stays home.
+    pub(super) fn renamed(&self, filled: &Filled) {
+        let was_cached = {
+            let mut books = self.books();
+            let item = books.index.get(&filled.digest).filter(|item| item.place != Place::Filling);
+            if let Some(item) = &item {
+                books.index.remove(&filled.digest);
+                books.leases.unlinked(&filled.digest, item.size_bytes);
+            }
+            item.is_some()
+        };
+        if was_cached {
+            self.named(filled);
         }
     }
 

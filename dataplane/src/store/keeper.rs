@@ -168,6 +168,7 @@ impl Keeper {
             let names = &self.shared.names;
             names.revoking(&mut vec![names.of_digest(&filled.digest)], || fs.rename(&ours, &path))?;
             suspects.clear(&filled.digest);
+            self.shared.cached.renamed(filled);
         }
         Ok(())
     }

@@ -168,7 +168,8 @@ impl Store {
         self.shared.suspects.has(digest)
     }
 
-    /// The blob's file and its length in bytes, and what is to be kept as long as the file. `None`: no file of that name.
+    /// The blob's file and its length in bytes, and what is to be kept as long as the file. `None`: no file of that name, or
+    /// one that is not as long as a cached blob was when it got its name, which is a suspect from then on.
     pub async fn open_blob(
         &self,
         io: &Io,
@@ -176,7 +177,8 @@ impl Store {
     ) -> io::Result<Option<(File, u64, Option<Arc<Lease>>)>> {
         let path = blob_path(digest);
         // Before the file: then its bytes count for as long as it is open.
-        let lease = self.shared.cached.lease(digest);
+        let (lease, size_bytes) = self.shared.cached.lease(digest).unzip();
+        let epoch = self.shared.names.read(self.shared.names.of_digest(digest));
         let opened = io.fs(move |fs| match fs.open_file(&path)? {
             Some(file) => {
                 let len = file.stat()?.len;
@@ -185,6 +187,13 @@ impl Store {
             None => Ok(None),
         });
         match opened.await? {
+            Some((_, len)) if size_bytes.is_some_and(|size_bytes| size_bytes != len) => {
+                tracing::error!(%digest, len, "a cached blob has another length than it had; it is fetched again");
+                if let Some(epoch) = epoch {
+                    self.shared.suspect(digest, epoch);
+                }
+                Ok(None)
+            }
             Some((file, len)) => Ok(Some((file, len, lease))),
             None => {
                 lease.iter().for_each(|lease| self.shared.cached.missing(digest, lease));
@@ -227,10 +236,11 @@ impl Store {
         self.shared.cached.budget().max_bytes()
     }
 
-    /// Whether there is a file of the blob's name.
+    /// Whether there is a file of the blob's name, and nobody failed to read it.
     pub async fn has_name(&self, io: &Io, digest: &Digest) -> io::Result<bool> {
         let path = blob_path(digest);
-        io.fs(move |fs| Ok(fs.stat(&path)?.is_some())).await
+        let has_name = io.fs(move |fs| Ok(fs.stat(&path)?.is_some())).await?;
+        Ok(has_name && !self.is_suspect(digest))
     }
 
     /// Gives a filled and verified file its digest's name, for reads of the future. It may take some seconds: the

@@ -8,7 +8,8 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
 };
@@ -16,9 +17,11 @@ use std::{
 use control::{Ask, Fetched, Link, Origin};
 use oci::Digest;
 
+use dataplane::testing::Call;
+
 use crate::{
-    fills::{MIB, content, sample, target},
-    plane::Plane,
+    fills::{MIB, Piece, content, honest, play, play_each, ranged, sample, target},
+    plane::{Plane, open_files},
     rig::{Place, legs, sha256, until},
 };
 
@@ -139,9 +142,7 @@ fn constant_misses_and_slow_readers_never_exceed_the_budget_and_every_body_is_ri
             assert!(watching.join().unwrap() > budget / 2, "the budget was of use");
         });
         assert!(plane.metric("gantry_store_evictions_total") > 0);
-        let open = || {
-            crate::plane::open_files(&plane.place, "blobs") + crate::plane::open_files(&plane.place, "fills")
-        };
+        let open = || open_files(&plane.place, "blobs") + open_files(&plane.place, "fills");
         // Each core may keep open what is still here.
         until("nothing that has gone is left open", || open() <= 4);
         // Now that nothing moves the disk can be counted.
@@ -287,6 +288,170 @@ fn a_cached_blob_that_the_index_has_lost_is_found_by_the_scrub() {
         assert_eq!(used(&plane), blobs[&digests[0]].len() as u64);
         until("the scrub is done", || plane.metric("gantry_store_scrubbed_timestamp_seconds") > 0);
         assert_eq!(plane.metric("gantry_store_orphan_files"), 0);
+        plane.end();
+    }
+}
+
+#[test]
+fn units_that_two_hold_at_the_same_time_are_both_counted() {
+    for leg in legs() {
+        let mut plane = Plane::caching(Arc::new(Place::new()), leg, 16 * MIB as u64);
+        let blob = content(2 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        play(&mut plane, Some(blob.len()), move |_, from, to| honest(&whole, from, to));
+        plane.faults.hold(Call::Allocate);
+        let mut calls = 0;
+        let mut allocate = |wanted| {
+            until("so many hold room", || {
+                calls += plane.faults.take().iter().filter(|(call, _)| *call == Call::Allocate).count();
+                calls == wanted
+            });
+        };
+        let mut probe = plane.client();
+        ranged(&mut probe, &digest, "1572864-1573863");
+        allocate(1);
+        let mut client = plane.client();
+        client.send("GET", &target(&digest), b"");
+        allocate(2);
+        assert_eq!(used(&plane), 2 * MIB as u64);
+        plane.faults.heal();
+        assert!(client.read().unwrap().body == blob);
+        until("it has its name", || plane.place.blob(&digest).exists());
+        until("it is cached", || plane.metric("gantry_store_cached_blobs") == 1);
+        until("so much is counted", || used(&plane) == blob.len() as u64);
+        plane.end();
+    }
+}
+
+#[test]
+fn who_began_a_fill_counts_as_long_as_anybody() {
+    for leg in legs() {
+        let mut plane = Plane::caching(Arc::new(Place::new()), leg, 40 * MIB as u64);
+        let blobs: Vec<Vec<u8>> = (0..2).map(|number| content(32 * MIB + number)).collect();
+        let all: HashMap<_, _> = blobs.iter().map(|blob| (sha256(blob), blob.clone())).collect();
+        let (open, gate) = mpsc::channel::<()>();
+        let mut gate = Some(gate);
+        play_each(&mut plane, None, move |digest, _, from, to| {
+            let mut played = honest(&all[digest], from, to)?.unwrap();
+            if let Some(gate) = gate.take() {
+                played.pieces.insert(0, Piece::Gate(gate));
+            }
+            Ok(Some(played))
+        });
+        let (first, second) = (sha256(&blobs[0]), sha256(&blobs[1]));
+        // Its answer begins before anything of the blob has come.
+        let mut slow = plane.client();
+        slow.send("GET", &target(&first), b"");
+        assert_eq!(slow.read_head().unwrap().status, 200);
+        drop(open);
+        until("it has its name", || plane.place.blob(&first).exists());
+        until("its fill is gone", || fs::read_dir(plane.place.path("fills")).unwrap().next().is_none());
+        assert!(plane.client().get(&target(&second)).body == blobs[1]);
+        assert!(!plane.place.blob(&first).exists(), "it has gone");
+        assert_eq!(sample(&plane, "passes_total"), 1, "the first is open still");
+        assert!(used(&plane) >= 32 * MIB as u64);
+        assert!(slow.read_rest(blobs[0].len()).unwrap() == blobs[0]);
+        drop(slow);
+        until("its bytes are given back", || used(&plane) == 0);
+        plane.end();
+    }
+}
+
+/// Cached, with nobody who has it open but the core.
+fn cached(plane: &Plane, blob: &[u8]) -> Digest {
+    let digest = sha256(blob);
+    assert!(plane.client().get(&target(&digest)).body == blob);
+    until("it has its name", || plane.place.blob(&digest).exists());
+    until("its fill is gone", || fs::read_dir(plane.place.path("fills")).unwrap().next().is_none());
+    digest
+}
+
+#[test]
+fn a_cached_blob_that_is_cut_is_fetched_again_and_counted_once() {
+    for leg in legs() {
+        for is_open in [true, false] {
+            let place = Arc::new(Place::new());
+            let blob = content(2 * MIB);
+            let start = || {
+                let mut plane = Plane::caching(place.clone(), leg, 16 * MIB as u64);
+                let whole = blob.clone();
+                let fetches = play(&mut plane, None, move |_, from, to| honest(&whole, from, to));
+                (plane, fetches)
+            };
+            let (mut plane, mut fetches) = start();
+            let digest = cached(&plane, &blob);
+            if is_open {
+                assert!(plane.client().get(&target(&digest)).body == blob);
+            } else {
+                plane.end();
+                (plane, fetches) = start();
+            }
+            let file = fs::OpenOptions::new().write(true).open(place.blob(&digest)).unwrap();
+            file.set_len(MIB as u64).unwrap();
+            if is_open {
+                // Only its end tells who has it open.
+                let mut client = plane.client();
+                client.send("GET", &target(&digest), b"");
+                assert!(client.read().is_err(), "cut");
+            }
+            fetches.lock().unwrap().clear();
+            let answer = plane.client().get(&target(&digest));
+            assert_eq!((answer.status, answer.field("gantry-cache")), (200, Some("fill")));
+            assert!(answer.body == blob);
+            until("it is whole again", || {
+                fs::metadata(place.blob(&digest)).unwrap().len() == blob.len() as u64
+            });
+            until("its fill is gone", || fs::read_dir(place.path("fills")).unwrap().next().is_none());
+            let hit = plane.client().get(&target(&digest));
+            assert!(hit.field("gantry-cache") == Some("hit") && hit.body == blob);
+            assert_eq!(fetches.lock().unwrap().len(), 1);
+            until("what was there before is closed", || used(&plane) == blob.len() as u64);
+            assert_eq!(plane.metric("gantry_store_cached_blobs"), 1);
+            plane.end();
+        }
+    }
+}
+
+#[test]
+fn what_is_still_fetched_ahead_does_not_go_for_others() {
+    for leg in legs() {
+        let len = 8 * MIB;
+        let mut plane = Plane::caching(Arc::new(Place::new()), leg, len as u64);
+        let (part, mut other) = (content(len), content(len));
+        other[0] ^= 1;
+        let [ahead, digest] = [sha256(&part), sha256(&other)];
+        let (blob, asked) = (part.clone(), Arc::new(AtomicUsize::new(0)));
+        let (whole, asks) = (other.clone(), asked.clone());
+        let (open, gate) = mpsc::channel::<()>();
+        let mut gate = Some(gate);
+        play_each(&mut plane, Some(len), move |digest, _, from, to| {
+            if *digest != ahead {
+                return honest(&whole, from, to);
+            }
+            asks.fetch_add(1, Ordering::SeqCst);
+            let mut played = honest(&blob, from, to)?.unwrap();
+            if let Some(gate) = gate.take() {
+                let (from, to) = (from as usize, to.unwrap() as usize);
+                let (front, back) = blob[from..to].split_at(1000);
+                played.pieces =
+                    vec![Piece::Bytes(front.to_vec()), Piece::Gate(gate), Piece::Bytes(back.to_vec())];
+            }
+            Ok(Some(played))
+        });
+        let mut client = plane.client();
+        ranged(&mut client, &ahead, "4194304-4195303");
+        until("it has room", || used(&plane) == MIB as u64);
+        drop(client);
+        // All of the budget but that.
+        assert!(plane.client().get(&target(&digest)).body == other);
+        assert_eq!(sample(&plane, "passes_total"), 1);
+        drop(open);
+        let mut client = plane.client();
+        ranged(&mut client, &ahead, "4194304-4195303");
+        let answer = client.read().unwrap();
+        assert!(answer.status == 206 && answer.body == part[4 * MIB..4 * MIB + 1000]);
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "what was under way came to a fill that was there");
         plane.end();
     }
 }

@@ -4,7 +4,7 @@
 use std::{fs, sync::mpsc};
 
 use dataplane::{
-    limits::{HELD_BACK_BYTES, Limits},
+    limits::{FILL_RESUMES_MAX, HELD_BACK_BYTES, Limits},
     testing::Driver,
 };
 use oci::{Digest, Problem};
@@ -229,6 +229,81 @@ fn what_was_begun_is_completed_where_that_is_wanted() {
         until("all of it is here", || plane.place.blob(&digest).exists());
         assert!(fs::read(plane.place.blob(&digest)).unwrap() == blob);
         assert_eq!(sample(&plane, "fetched_bytes_total"), blob.len() as u64);
+        plane.end();
+    }
+}
+
+#[test]
+fn a_wrong_length_that_an_extent_is_told_is_not_believed_for_ever() {
+    let wrong = 5 * MIB as u64;
+    for leg in legs() {
+        // Told by the manifest, and by nobody but the upstream.
+        for told in [true, false] {
+            let mut plane = Plane::start(leg);
+            let blob = content(8 * MIB);
+            let digest = sha256(&blob);
+            let whole = blob.clone();
+            let fetches = play(&mut plane, told.then_some(blob.len()), move |number, from, to| {
+                let mut played = honest(&whole, from, to)?.unwrap();
+                if number == 0 {
+                    played.size_bytes = Some(wrong);
+                    if !told {
+                        let Some(Piece::Bytes(bytes)) = played.pieces.first_mut() else { panic!() };
+                        bytes.truncate(MIB);
+                        played.pieces.push(Piece::Fail(Problem::UpstreamTimeout));
+                    }
+                } else if !told && number <= FILL_RESUMES_MAX as usize {
+                    return Err(Problem::UpstreamTimeout);
+                }
+                Ok(Some(played))
+            });
+            let mut client = plane.client();
+            if told {
+                assert_eq!(get(&mut client, &digest, "4194304-4195303").status, 502);
+            } else {
+                client.send("GET", &target(&digest), b"");
+                is_cut(&mut client, wrong as usize);
+                client = plane.client();
+            }
+            let part = get(&mut client, &digest, "4194304-4195303");
+            assert_eq!(part.status, 206, "{:?}", fetched(&fetches));
+            assert!(part.body == blob[4 * MIB..4 * MIB + 1000]);
+            let range = part.field("content-range").unwrap();
+            assert!(range.ends_with("/8388608"), "{range}");
+            plane.end();
+        }
+    }
+}
+
+#[test]
+fn a_probe_of_a_fill_that_stopped_starts_no_run() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(16 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        let (open, gate) = mpsc::channel::<()>();
+        let mut gate = Some(gate);
+        let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| {
+            let Some(gate) = gate.take() else { return honest(&whole, from, to) };
+            let (front, back) = whole.split_at(MIB);
+            let pieces = vec![Piece::Bytes(front.to_vec()), Piece::Gate(gate), Piece::Drip(back.to_vec())];
+            Ok(Some(Played { start: 0, size_bytes: Some(whole.len() as u64), pieces }))
+        });
+        let mut client = plane.client();
+        client.send("GET", &target(&digest), b"");
+        assert_eq!(client.read_head().unwrap().status, 200);
+        client.read_rest(MIB / 2).unwrap();
+        drop(client);
+        drop(open);
+        until("it stopped", || sample(&plane, "running") == 0);
+        let have = sample(&plane, "fetched_bytes_total");
+        assert!(have < 5 * MIB as u64, "{have} of it came");
+        // Near the frontier, and not in the chunk that it is in.
+        let at = (have.div_ceil(CHUNK) + 1) * CHUNK;
+        let part = get(&mut plane.client(), &digest, &format!("{at}-{}", at + 9));
+        assert!(part.status == 206 && part.body == blob[at as usize..at as usize + 10]);
+        assert_eq!(fetched(&fetches), [(0, None), (at, Some(at + CHUNK))]);
         plane.end();
     }
 }

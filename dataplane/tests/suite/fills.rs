@@ -415,6 +415,32 @@ fn a_length_that_changed_starts_over() {
 }
 
 #[test]
+fn a_length_below_what_came_starts_over() {
+    for leg in legs() {
+        for told in [500_000, 500_001] {
+            let mut plane = Plane::start(leg);
+            let blob = content(MIB);
+            let digest = sha256(&blob);
+            let whole = blob.clone();
+            let fetches = play(&mut plane, None, move |number, _, _| {
+                let mut pieces = vec![Piece::Bytes(whole.clone()), Piece::Fail(Problem::UpstreamTimeout)];
+                let mut size_bytes = None;
+                if number > 0 {
+                    (pieces, size_bytes) = (vec![Piece::Bytes(whole[..told].to_vec())], Some(told as u64));
+                }
+                Ok(Some(Played { start: 0, size_bytes, pieces }))
+            });
+            let mut client = plane.client();
+            client.send("GET", &target(&digest), b"");
+            is_cut(&mut client, told);
+            // The one that broke, the one that told another length, and one from the start.
+            assert_eq!(fetched(&fetches), [(0, None), (MIB as u64, None), (0, None)]);
+            plane.end();
+        }
+    }
+}
+
+#[test]
 fn a_length_that_the_manifest_denies_is_502_for_who_came_by_it() {
     for leg in legs() {
         let mut plane = Plane::start(leg);

@@ -7,6 +7,8 @@ mod extents;
 mod fills;
 mod full;
 mod keeper;
+mod leaving;
+mod origins;
 mod pass;
 mod plane;
 mod policies;

@@ -411,3 +411,63 @@ fn blobs_that_pass_through_memory_are_bounded() {
     }
     plane.end();
 }
+
+/// Whatever it is called: the whole, a part that is all of it, or parts that are.
+#[test]
+fn without_room_no_answer_with_all_of_a_blob_becomes_whole_unverified_if_its_length_is_told_late() {
+    for leg in legs() {
+        for (range, status) in [(None, 200), (Some("0-"), 206), (Some("1048576-,0-1048575"), 206)] {
+            for told in [false, true] {
+                let mut plane = Plane::start(leg);
+                let blob = content(3 * MIB);
+                let digest = sha256(&blob);
+                let mut sent = blob.clone();
+                *sent.last_mut().unwrap() ^= 1;
+                play(&mut plane, told.then_some(blob.len()), move |_, from, to| honest(&sent, from, to));
+                // The room ends when the answer has begun.
+                plane.faults.fail(Call::Allocate, 1, ENOSPC);
+                let mut client = plane.client();
+                match range {
+                    Some(range) => ranged(&mut client, &digest, range),
+                    None => client.send("GET", &target(&digest), b""),
+                }
+                let head = client.read_head().unwrap();
+                assert_eq!(head.status, status, "{}", head.head);
+                let length = head.field("content-length").unwrap().parse().unwrap();
+                assert!(client.read_rest(length).is_err(), "all of {range:?} came, and it is wrong");
+                plane.end();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_ahead_of_a_run_is_passed_through_if_only_the_run_has_room() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(8 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        let (open, gate) = mpsc::channel::<()>();
+        let mut gate = Some(gate);
+        play(&mut plane, Some(blob.len()), move |_, from, to| {
+            let Some(gate) = gate.take() else { return honest(&whole, from, to) };
+            let (front, back) = whole.split_at(MIB / 2);
+            let pieces = vec![Piece::Bytes(front.to_vec()), Piece::Gate(gate), Piece::Bytes(back.to_vec())];
+            Ok(Some(Played { start: 0, size_bytes: Some(whole.len() as u64), pieces }))
+        });
+        let mut client = begun(&plane, &digest, "fill");
+        let mut body = client.read_rest(MIB / 2).unwrap();
+        plane.faults.fail(Call::Allocate, 0, ENOSPC);
+        let mut part = plane.client();
+        ranged(&mut part, &digest, "6291456-6292455");
+        let answer = part.read().unwrap();
+        assert_eq!((answer.status, answer.field("gantry-cache")), (206, Some("pass")));
+        assert!(answer.body == blob[6 * MIB..6 * MIB + 1000]);
+        plane.faults.heal();
+        drop(open);
+        body.extend(client.read_rest(blob.len() - MIB / 2).unwrap());
+        assert!(body == blob);
+        plane.end();
+    }
+}

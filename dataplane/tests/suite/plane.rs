@@ -141,8 +141,13 @@ impl Plane {
     }
 
     pub fn end(self) {
+        self.end_within(Duration::from_secs(30));
+    }
+
+    /// The same; who still reads after `drain` is cut.
+    pub fn end_within(self, drain: Duration) {
         drop((self.questions, self.forwards));
-        self.running.stop(Duration::from_secs(30));
+        self.running.stop(drain);
         drop(self.control);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
     }

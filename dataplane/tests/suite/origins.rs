@@ -1,0 +1,161 @@
+//! Several repositories of an upstream share the fills of their blobs, and nothing of what each of them is told.
+//! Storage rules: "Fills"; wire rules: "Pull-through".
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+};
+
+use bytes::Bytes;
+use control::{Ask, Fetched, Link, Origin};
+use dataplane::testing::Call;
+use oci::{Digest, Problem, RepositoryName};
+
+use crate::{
+    fills::{MIB, content, sample},
+    plane::{Client, Plane},
+    rig::{legs, sha256, until},
+};
+
+const ENOSPC: i32 = 28;
+
+/// A repository sends so many bytes, and fails when its gate is dropped; from then on it denies what is asked.
+struct Failing {
+    gate: mpsc::Receiver<()>,
+    sends_bytes: usize,
+}
+
+type Asked = Arc<Mutex<Vec<(String, u64)>>>;
+
+/// An upstream each of whose repositories has the blob, if it is none of those that fail.
+fn serve(plane: &mut Plane, blob: &[u8], tells_length: bool, failing: Vec<(&str, Failing)>) -> Asked {
+    let asked = Asked::default();
+    let seen = asked.clone();
+    let whole = blob.to_vec();
+    let mut failing: HashMap<String, Failing> =
+        failing.into_iter().map(|(name, failing)| (name.to_owned(), failing)).collect();
+    let denies: Vec<String> = failing.keys().cloned().collect();
+    plane.answer(move |ask| match ask {
+        Ask::Link { repository, answer, .. } => {
+            let there = repository.as_str().strip_prefix("hub/").unwrap();
+            let origin = Origin { upstream: 0, repository: RepositoryName::parse(there).unwrap() };
+            drop(answer.send(Ok(Some(Link::Upstream { origin, size_bytes: None }))));
+        }
+        Ask::Fetch { origin, from, to, answer, .. } => {
+            seen.lock().unwrap().push((origin.repository.as_str().to_owned(), from));
+            let failing = failing.remove(origin.repository.as_str());
+            if failing.is_none() && denies.iter().any(|name| name == origin.repository.as_str()) {
+                drop(answer.send(Err(Problem::NameUnknown(origin.repository))));
+                return;
+            }
+            let end = to.map_or(whole.len(), |to| to as usize);
+            let part = whole[from as usize..end].to_vec();
+            let size_bytes = tells_length.then_some(whole.len() as u64);
+            thread::spawn(move || {
+                let problem = Problem::NameUnknown(origin.repository);
+                let sends_bytes = failing.as_ref().map_or(part.len(), |failing| failing.sends_bytes);
+                if let Some(Failing { gate, sends_bytes: 0 }) = &failing {
+                    let _dropped = gate.recv();
+                    drop(answer.send(Err(problem)));
+                    return;
+                }
+                let (sender, bytes) = tokio::sync::mpsc::channel(4);
+                drop(answer.send(Ok(Some(Fetched { start: from, size_bytes, bytes }))));
+                for piece in part[..sends_bytes].chunks(60_000) {
+                    if sender.blocking_send(Ok(Bytes::copy_from_slice(piece))).is_err() {
+                        return;
+                    }
+                }
+                if let Some(failing) = failing {
+                    let _dropped = failing.gate.recv();
+                    let _gone = sender.blocking_send(Err(problem));
+                }
+            });
+        }
+        Ask::Home { digests, answer } => drop(answer.send(Ok(vec![None; digests.len()]))),
+        _ => panic!("not asked here"),
+    });
+    asked
+}
+
+fn ask(plane: &Plane, repository: &str, digest: &Digest) -> Client {
+    let mut client = plane.client();
+    client.send("GET", &format!("/v2/hub/{repository}/blobs/{digest}"), b"");
+    client
+}
+
+#[test]
+fn what_one_repository_denies_another_gives_and_nobody_hears_its_name() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(2 * MIB);
+        let digest = sha256(&blob);
+        let (open, gate) = mpsc::channel::<()>();
+        let failing = Failing { gate, sends_bytes: 0 };
+        let asked = serve(&mut plane, &blob, true, vec![("secret/project", failing)]);
+        let mut first = ask(&plane, "secret/project", &digest);
+        until("it is asked", || !asked.lock().unwrap().is_empty());
+        let mut second = ask(&plane, "public/thing", &digest);
+        let mut third = ask(&plane, "public/thing", &digest);
+        until("they have joined", || sample(&plane, "coalesced_total") == 2);
+        drop(open);
+        let denied = first.read().unwrap();
+        assert_eq!(denied.status, 404);
+        assert!(String::from_utf8_lossy(&denied.body).contains("secret/project"));
+        for client in [&mut second, &mut third] {
+            let answer = client.read().unwrap();
+            assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+            assert!(answer.body == blob);
+        }
+        let asked = asked.lock().unwrap().clone();
+        assert_eq!(asked, [("secret/project".to_owned(), 0), ("public/thing".to_owned(), 0)]);
+        plane.end();
+    }
+}
+
+#[test]
+fn where_one_repository_fails_another_goes_on() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(4 * MIB);
+        let digest = sha256(&blob);
+        let (open, gate) = mpsc::channel::<()>();
+        let failing = Failing { gate, sends_bytes: MIB };
+        let asked = serve(&mut plane, &blob, true, vec![("first/one", failing)]);
+        let mut first = ask(&plane, "first/one", &digest);
+        assert_eq!(first.read_head().unwrap().status, 200);
+        assert!(first.read_rest(MIB).unwrap() == blob[..MIB]);
+        let mut second = ask(&plane, "second/one", &digest);
+        assert_eq!(second.read_head().unwrap().status, 200);
+        drop(open);
+        assert!(second.read_rest(blob.len()).unwrap() == blob);
+        assert!(first.read_rest(blob.len() - MIB).is_err(), "who has no other is cut");
+        let last = asked.lock().unwrap().last().cloned();
+        assert_eq!(last, Some(("second/one".to_owned(), MIB as u64)));
+        plane.end();
+    }
+}
+
+#[test]
+fn without_room_each_has_its_own_repository_to_fall_back_on() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(4 * MIB);
+        let digest = sha256(&blob);
+        let (open, gate) = mpsc::channel::<()>();
+        let failing = Failing { gate, sends_bytes: MIB };
+        let asked = serve(&mut plane, &blob, true, vec![("first/one", failing)]);
+        plane.faults.fail(Call::Allocate, 0, ENOSPC);
+        let mut first = ask(&plane, "first/one", &digest);
+        assert_eq!(first.read_head().unwrap().status, 200);
+        let mut second = ask(&plane, "second/one", &digest);
+        let head = second.read_head().unwrap();
+        assert_eq!((head.status, head.field("gantry-cache")), (200, Some("pass")));
+        drop(open);
+        assert!(second.read_rest(blob.len()).unwrap() == blob);
+        assert!(first.read_rest(blob.len()).is_err(), "who has no other is cut");
+        assert_eq!(asked.lock().unwrap().last().unwrap().0, "second/one");
+        plane.end();
+    }
+}
