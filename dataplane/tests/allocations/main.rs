@@ -47,6 +47,9 @@ fn head_len(stream: &mut TcpStream) -> usize {
     head.len()
 }
 
+/// So many hot GETs by 200 are counted.
+const REGIONS: usize = 3;
+
 #[test]
 fn a_hot_get_allocates_nothing() {
     for leg in legs() {
@@ -89,14 +92,18 @@ fn a_hot_get_allocates_nothing() {
                 for _ in 0..20 {
                     exchange(&mut client.stream, request.as_bytes(), &mut answer, length);
                 }
-                let region = Region::new(HEAP);
-                for _ in 0..200 {
-                    exchange(&mut client.stream, request.as_bytes(), &mut answer, length);
-                }
-                let counted = region.change();
-                assert_eq!(
-                    (counted.allocations, counted.reallocations),
-                    (0, 0),
+                // Other threads may allocate once; what a GET allocates is in every region.
+                let counted: Vec<_> = (0..REGIONS)
+                    .map(|_| {
+                        let region = Region::new(HEAP);
+                        for _ in 0..200 {
+                            exchange(&mut client.stream, request.as_bytes(), &mut answer, length);
+                        }
+                        region.change()
+                    })
+                    .collect();
+                assert!(
+                    counted.iter().any(|counted| counted.allocations + counted.reallocations == 0),
                     "{method} {what} {range:?} on {leg:?}: {counted:?}"
                 );
             }

@@ -38,7 +38,13 @@ impl ByHand {
     }
 
     fn upstream(&self, scheme: &str) -> Upstream {
-        let settings = UpstreamSettings::new("a", self.url(scheme));
+        self.upstream_with(scheme, |_| {})
+    }
+
+    /// With other times than the defaults.
+    fn upstream_with(&self, scheme: &str, change: fn(&mut controlplane::upstream::Timeouts)) -> Upstream {
+        let mut settings = UpstreamSettings::new("a", self.url(scheme));
+        change(&mut settings.timeouts);
         Upstream::new(UpstreamSettings { allow_private_addresses: AllowPrivate::All, ..settings }).unwrap()
     }
 
@@ -131,7 +137,8 @@ async fn an_answer_begins_within_30_s() {
 async fn a_blob_s_bytes_are_30_s_apart_and_no_more() {
     let server = ByHand::start();
     let clock = HeldClock::new();
-    let upstream = server.upstream("http");
+    // That they are too few is another matter.
+    let upstream = server.upstream_with("http", |timeouts| timeouts.body_rate_min_bytes = 0);
     let asked = tokio::spawn(async move {
         upstream.blob(&repository(), &Digest::of(Algorithm::Sha256, b""), 0, None).await
     });
@@ -152,6 +159,34 @@ async fn a_blob_s_bytes_are_30_s_apart_and_no_more() {
     }
     let end = tokio::spawn(async move { fetched.bytes.recv().await });
     assert_eq!(clock.ends_after(seconds(30), end).await, Some(Err(Problem::UpstreamTimeout)));
+}
+
+#[tokio::test]
+async fn less_than_10_kib_a_second_is_dropped_after_a_minute_of_waiting() {
+    let server = ByHand::start();
+    let clock = HeldClock::new();
+    let upstream = server.upstream("http");
+    let asked = tokio::spawn(async move {
+        upstream.blob(&repository(), &Digest::of(Algorithm::Sha256, b""), 0, None).await
+    });
+    let mut stream = server.asked(&clock, HEAD_END).await;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").unwrap();
+    let mut fetched = clock.answer(asked).await.unwrap().unwrap();
+    for byte in [b"a", b"b", b"c"] {
+        clock.pass(seconds(20) - TICK).await;
+        stream.write_all(byte).unwrap();
+        let piece = tokio::spawn(async move {
+            let piece = fetched.bytes.recv().await;
+            (fetched, piece)
+        });
+        let (back, piece) = clock.answer(piece).await;
+        fetched = back;
+        assert_eq!(piece, Some(Ok(byte[..].into())), "not yet a minute");
+    }
+    clock.pass(seconds(1)).await;
+    stream.write_all(b"d").unwrap();
+    let end = tokio::spawn(async move { fetched.bytes.recv().await });
+    assert_eq!(clock.answer(end).await, Some(Err(Problem::UpstreamTimeout)));
 }
 
 #[tokio::test]
