@@ -165,7 +165,7 @@ fn mirror_settings(config: &Config) -> controlplane::MirrorSettings {
         upstreams: config.upstreams.clone(),
         namespaces: config.namespaces.clone(),
         local_only: config.local_only.clone(),
-        manifests_bytes_max: None,
+        manifests_bytes_max: Some(config.cache.manifests_max_bytes),
     }
 }
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Header fields in a request; more is 431.
 pub const HEADER_FIELDS_MAX: usize = 100;
+/// Media types of one request's `Accept` that are passed on to an upstream; more are passed over.
+pub const ACCEPT_TYPES_MAX: usize = 32;
 /// Request target in bytes; more is 414.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Hexadecimal digits in the size of a chunk; more is 400.

@@ -56,6 +56,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("registry.missing_references", "any", "\"any\""),
     ("cache.max_bytes", "50GiB", "\"50GiB\""),
     ("cache.max_percent", "50", "50"),
+    ("cache.manifests_max_bytes", "2GiB", "\"2GiB\""),
     ("cache.pin", "docker.io/library/*", "[\"docker.io/library/*\"]"),
 ];
 
@@ -72,7 +73,10 @@ fn defaults() {
     assert_eq!(config.reserve_bytes, limits::RESERVE_BYTES_MIN);
     assert_eq!(config.missing_references, MissingReferences::Reject);
     assert!(config.upstreams.is_empty() && config.local_only.is_empty());
-    assert_eq!(config.cache, CacheSettings { max_bytes: None, max_percent: 80, pin: Vec::new() });
+    assert_eq!(
+        config.cache,
+        CacheSettings { max_bytes: None, max_percent: 80, manifests_max_bytes: 1 << 30, pin: Vec::new() }
+    );
     assert!(config.warnings.is_empty());
 }
 

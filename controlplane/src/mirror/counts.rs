@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 
 /// Counters of one upstream since start; each only grows.
 #[derive(Debug, Default)]
@@ -142,28 +142,12 @@ impl MirrorMetrics {
         MirrorMetrics(upstreams)
     }
 
-    /// The families in the OpenMetrics text format; nothing without upstreams.
+    /// The families in the OpenMetrics text format, those of the clients too; nothing without upstreams.
     pub(crate) fn render(&self, out: &mut String) {
         let counts = self.0.iter().map(|(upstream, counts)| (upstream.settings().ns.as_str(), &**counts));
         render(&counts.collect::<Vec<_>>(), out);
-        let told = self.0.iter().filter_map(|(upstream, _)| {
-            Some((upstream.settings().ns.as_str(), upstream.budget().remaining?))
-        });
-        render_budgets(&told.collect::<Vec<_>>(), out);
-    }
-}
-
-/// An upstream that does not tell has no line: unknown is not zero.
-fn render_budgets(remaining: &[(&str, u64)], out: &mut String) {
-    if remaining.is_empty() {
-        return;
-    }
-    out.push_str(
-        "# TYPE gantry_mirror_budget_remaining gauge\n\
-         # HELP gantry_mirror_budget_remaining Pulls that the upstream says it still gives.\n",
-    );
-    for (ns, pulls) in remaining {
-        let _all = writeln!(out, "gantry_mirror_budget_remaining{{upstream=\"{ns}\"}} {pulls}");
+        let clients = self.0.iter().map(|(one, _)| (one.settings().ns.as_str(), one.metrics(), one.budget()));
+        upstream::Metrics::render_all(&clients.collect::<Vec<_>>(), out);
     }
 }
 
@@ -211,9 +195,7 @@ mod tests {
         assert_eq!(out.matches("_total{").count(), 2 * (3 + 4 + 4 + 3 + 1));
         let mut none = String::new();
         render(&[], &mut none);
-        render_budgets(&[], &mut none);
+        MirrorMetrics::default().render(&mut none);
         assert_eq!(none, "");
-        render_budgets(&[("docker.io", 76)], &mut none);
-        assert!(none.ends_with("gantry_mirror_budget_remaining{upstream=\"docker.io\"} 76\n"));
     }
 }

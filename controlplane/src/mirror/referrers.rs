@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use control::{Came, Reply};
-use oci::{Digest, MediaType, Problem, Reference, Referrers, Tag};
+use oci::{Digest, MediaType, Page, Problem, Reference, Referrers, Tag};
 use serde_json::{Value, json};
 
 use super::listings::{Seen, last_here, query_there, warn};
-use super::site::{Absent, Wanted};
+use super::site::{Absent, Listing, Wanted};
 use super::{Mirror, Place};
-use crate::lists;
 use crate::metadata::Metadata;
 use crate::turn::Turn;
-use crate::upstream;
+use crate::upstream::{self, Accept};
+use crate::{limits, lists};
 
 /// What was found.
 #[derive(Default)]
@@ -62,7 +62,8 @@ impl<M: Metadata> Mirror<M> {
         Ok(Some(reply))
     }
 
-    /// `None`: the upstream has no such list, or what it gives is none.
+    /// As many pages as fit in one of ours: many clients read the first and no other. `None`: the upstream has no such
+    /// list, or what it gives is none.
     async fn by_api(
         self: &Arc<Self>,
         place: &Place,
@@ -73,31 +74,59 @@ impl<M: Metadata> Mirror<M> {
         if site.absence(place, Wanted::Referrers(asked.subject)).is_some() {
             return Ok(None);
         }
+        let mut found = Found::default();
+        let (mut page, mut bytes) = (asked.page.clone(), 0);
+        for number in 0..limits::REFERRERS_PAGES {
+            let Some((listing, entries, is_old)) = self.referrers_page(place, asked, &page, turn).await?
+            else {
+                if number > 0 {
+                    // It said itself that there is more.
+                    return Err(Problem::UpstreamMisbehaved {
+                        why: "the upstream's list of referrers breaks off",
+                    });
+                }
+                site.note_absence(place, Wanted::Referrers(asked.subject), Absent::Unknown);
+                return Ok(None);
+            };
+            bytes += listing.body.len();
+            if number > 0 && bytes > limits::REFERRERS_BYTES {
+                break;
+            }
+            found.entries.extend(entries);
+            found.is_old |= is_old;
+            found.next = listing.next.as_deref().map(last_here);
+            if found.next.is_none() {
+                break;
+            }
+            page.last.clone_from(&found.next);
+        }
+        if found.is_old && found.entries.is_empty() {
+            // What was not signed then may be signed now.
+            return Err(Problem::UpstreamUnreachable { retry_after_s: limits::UPSTREAM_RETRY_AFTER_S });
+        }
+        Ok(Some(found))
+    }
+
+    /// One page of the upstream's, its descriptors, and whether it is of another time. `None`: it is no such list.
+    async fn referrers_page(
+        self: &Arc<Self>,
+        place: &Place,
+        asked: &Referrers,
+        page: &Page,
+        turn: &mut Turn,
+    ) -> Result<Option<(Listing, Vec<Value>, bool)>, Problem> {
         // Types are looked at here: not every upstream filters, and so one page serves all who ask.
-        let query = query_there(&asked.page)?;
+        let query = query_there(page)?;
         let seen = self.listing(place, upstream::Listing::Referrers(asked.subject), &query, turn).await?;
         let (listing, is_old) = match seen {
-            Seen::Page(listing) => (Some(listing), false),
-            Seen::Old(listing) => (Some(listing), true),
-            Seen::Absent | Seen::Denied => (None, false),
+            Seen::Page(listing) => (listing, false),
+            Seen::Old(listing) => (listing, true),
+            Seen::Absent | Seen::Denied => return Ok(None),
             Seen::Away(problem) => return Err(problem),
         };
-        let is_index = |media_type: &Option<MediaType>| {
-            media_type.as_ref().is_none_or(|one| *one == MediaType::OCI_INDEX)
-        };
-        let entries = listing.as_ref().filter(|listing| is_index(&listing.media_type));
-        let entries = entries.and_then(|listing| entries_of(&listing.body));
-        let (Some(listing), Some(entries)) = (listing, entries) else {
-            site.note_absence(place, Wanted::Referrers(asked.subject), Absent::Unknown);
-            return Ok(None);
-        };
-        if is_old && entries.is_empty() {
-            // What was not signed then may be signed now.
-            return Err(Problem::UpstreamUnreachable {
-                retry_after_s: crate::limits::UPSTREAM_RETRY_AFTER_S,
-            });
-        }
-        Ok(Some(Found { entries, next: listing.next.as_deref().map(last_here), is_old }))
+        let is_index = listing.media_type.as_ref().is_none_or(|one| *one == MediaType::OCI_INDEX);
+        let entries = entries_of(&listing.body).filter(|_| is_index);
+        Ok(entries.map(|entries| (listing, entries, is_old)))
     }
 
     /// From the index that clients keep under a tag where there is no API.
@@ -108,7 +137,8 @@ impl<M: Metadata> Mirror<M> {
         turn: &mut Turn,
     ) -> Result<Found, Problem> {
         let Ok(tag) = fallback_tag(subject) else { return Ok(Found::default()) };
-        let Some(document) = self.manifest(place, Reference::Tag(tag), turn).await? else {
+        let Some(document) = self.manifest(place, Reference::Tag(tag), &Accept::default(), turn).await?
+        else {
             return Ok(Found::default());
         };
         let entries = Some(&document.bytes).filter(|_| document.media_type == MediaType::OCI_INDEX);

@@ -23,6 +23,8 @@ mod metrics;
 mod secret;
 mod settings;
 mod stream;
+#[doc(hidden)]
+pub mod testing;
 mod tls;
 mod tokens;
 mod transport;

@@ -100,6 +100,9 @@ pub struct Timeouts {
     pub token: Duration,
     /// How long a question may wait in all for its turn: a spent budget, too many connections.
     pub budget_wait: Duration,
+    /// How long an upstream that refuses (429) without saying for how long is not asked; twice as long each time. Sixty
+    /// times as long if it says that its budget is spent. Not less than this, whatever it says.
+    pub refused: Duration,
     /// How long a failing upstream is not asked; twice as long each time, up to eight times.
     pub breaker: Duration,
     /// How long rejected credentials are not tried again.
@@ -209,6 +212,7 @@ impl Default for Timeouts {
             document: Duration::from_secs(60),
             token: Duration::from_secs(10),
             budget_wait: Duration::from_secs(15),
+            refused: Duration::from_secs(1),
             breaker: Duration::from_secs(10),
             rejected: Duration::from_secs(60),
         }
@@ -225,6 +229,7 @@ impl Timeouts {
             document: self.document / by,
             token: self.token / by,
             budget_wait: self.budget_wait / by,
+            refused: self.refused / by,
             breaker: self.breaker / by,
             rejected: self.rejected / by,
         }

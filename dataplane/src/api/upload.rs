@@ -9,6 +9,16 @@ use crate::{
     store::Upload,
 };
 
+/// By which every answer names its session.
+pub const UUID: &str = "Docker-Upload-UUID";
+
+/// The session whose path a target is, whatever was asked of it.
+pub fn named_by(target: &[u8]) -> Option<UploadId> {
+    let path = target.split(|byte| *byte == b'?').next()?;
+    let (front, id) = std::str::from_utf8(path).ok()?.rsplit_once('/')?;
+    UploadId::parse(id).filter(|_| front.ends_with("/blobs/uploads"))
+}
+
 /// end-4a, end-4b, end-4c and end-11: one POST, four meanings.
 pub async fn open(
     core: &Core,
@@ -28,7 +38,7 @@ pub async fn open(
     let id = core.store.open_upload(&core.io, open.repository, Principal::Anonymous, algorithm).await?;
     let Some(digest) = open.digest.filter(|digest| has_whole_blob(conn, request, digest)) else {
         let mut response = accepted(core, 202, &open.repository, &id, 0);
-        response.add_field("Docker-Upload-UUID", &id.to_string());
+        response.add_field(UUID, &id.to_string());
         return Ok(response);
     };
     let mut upload = core.store.take(&open.repository, &id)?;

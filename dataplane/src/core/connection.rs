@@ -5,7 +5,7 @@
 
 use std::{io, net::SocketAddr, rc::Rc};
 
-use oci::{Asked, Endpoint, Method, Problem, RangeHeader};
+use oci::{Asked, Endpoint, MediaType, Method, Problem, RangeHeader};
 
 use super::{Body, Core, Response, body::Incoming, response::Gathered, unread::Unread};
 use crate::{
@@ -46,6 +46,8 @@ pub struct Request {
     pub method: Method,
     /// By which target.
     pub target: String,
+    /// `Accept`, of a manifest that an upstream may have to be asked for.
+    pub accept: Vec<MediaType>,
     /// `Range`.
     pub range: RangeHeader,
     /// `If-Range`.
@@ -332,7 +334,7 @@ impl Connection {
         self.begin(core, now, label, head.method, head.target, user_agent);
         let Asked { endpoint, namespace } = match asked {
             Ok(asked) => asked,
-            Err(problem) => return Next::Respond(api::problem(core, &problem)),
+            Err(problem) => return Next::Respond(api::not_understood(core, &problem, head.target)),
         };
         if let Some(mut response) = api::at_once(core, &endpoint, head) {
             if let Some(namespace) = namespace {
@@ -340,8 +342,14 @@ impl Connection {
             }
             return Next::Respond(response);
         }
+        let may_be_elsewhere = core.namespaces.iter().next().is_some();
+        let accept = match endpoint {
+            Endpoint::GetManifest { .. } if may_be_elsewhere => head.accept(),
+            _ => Vec::new(),
+        };
         Next::Answer(Box::new(Request {
             endpoint,
+            accept,
             ns: namespace.map(|namespace| namespace.ns.clone()),
             method: head.method,
             target: String::from_utf8_lossy(head.target).into_owned(),

@@ -17,7 +17,7 @@ use std::{
 };
 
 use control::{Control, Description, Document, Epoch, Epochs, Link, Origin, Principal};
-use oci::{Digest, Namespaces, Problem, Reference, RepositoryName};
+use oci::{Digest, MediaType, Namespaces, Problem, Reference, RepositoryName};
 
 pub use body::BodyEnd;
 pub use connection::{Connection, Request, connection};
@@ -355,13 +355,15 @@ impl Core {
         &self,
         repository: &RepositoryName,
         reference: &Reference,
+        accept: &[MediaType],
     ) -> Result<Document, Problem> {
         if let Some(document) = self.known_manifest(repository, reference) {
             return Ok(document);
         }
         let epoch = self.epochs.read(self.epochs.of_repository(repository));
         let asked_at = self.io.now();
-        let document = self.control.manifest(*repository, *reference, Principal::Anonymous).await?;
+        let document =
+            self.control.manifest_as(*repository, *reference, accept.to_vec(), Principal::Anonymous).await?;
         let document = document.ok_or(Problem::ManifestUnknown(*reference))?;
         self.keep_manifest(repository, reference, &document, epoch, asked_at);
         Ok(document)
@@ -372,13 +374,15 @@ impl Core {
         &self,
         repository: &RepositoryName,
         reference: &Reference,
+        accept: &[MediaType],
     ) -> Result<Description, Problem> {
         if let Some(document) = self.known_manifest(repository, reference) {
             return Ok(Description::Whole(document));
         }
         let epoch = self.epochs.read(self.epochs.of_repository(repository));
         let asked_at = self.io.now();
-        let description = self.control.describe(*repository, *reference, Principal::Anonymous).await?;
+        let description =
+            self.control.describe_as(*repository, *reference, accept.to_vec(), Principal::Anonymous).await?;
         let description = description.ok_or(Problem::ManifestUnknown(*reference))?;
         if let Description::Whole(document) = &description {
             self.keep_manifest(repository, reference, document, epoch, asked_at);

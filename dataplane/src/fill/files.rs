@@ -184,6 +184,11 @@ fn is_sealed(bytes: &[u8]) -> bool {
     crc == crc32fast::hash(body).to_le_bytes()
 }
 
+/// [`parse`] of the journal of the fill with this id: digest, length, the checksum of each chunk, records.
+pub fn read_journal(id: [u8; 16], journal: &[u8]) -> Option<(Digest, u64, BTreeMap<u64, u32>, u64)> {
+    parse(FillId::from_bytes(id), journal)
+}
+
 /// What a journal says. A record that is not whole is skipped: it is a chunk that has to be fetched again.
 fn parse(id: FillId, journal: &[u8]) -> Option<(Digest, u64, BTreeMap<u64, u32>, u64)> {
     let (header, records) = journal.split_at_checked(HEADER_BYTES)?;

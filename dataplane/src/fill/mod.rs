@@ -34,7 +34,7 @@ use oci::{Digest, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
 pub use counters::FillCounters;
-pub use files::{FILLS, FillFiles, FillId};
+pub use files::{FILLS, FillFiles, FillId, read_journal};
 pub use pass::Pass;
 pub use reader::{Advance, Reader, Ready};
 

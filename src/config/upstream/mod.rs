@@ -30,7 +30,7 @@ pub use value::{Ns, Url};
 use value::{Cidr, Completion, Connections, Host, HostPattern, OrZero, Prefix, Private, Rate, Role};
 
 /// Every key, for suggestions; a test compares it with what the pass asks for.
-const KEYS: [&str; 44] = [
+const KEYS: [&str; 45] = [
     "ns",
     "url",
     "prefix",
@@ -59,6 +59,7 @@ const KEYS: [&str; 44] = [
     "timeouts.stall",
     "timeouts.document",
     "timeouts.token",
+    "timeouts.refused",
     "timeouts.breaker",
     "timeouts.rejected",
     "budget_wait",
@@ -335,6 +336,7 @@ fn timeouts(read: &mut SectionReading<'_>) -> Timeouts {
         stall: within.setting("timeouts.stall", default.stall),
         document: within.setting("timeouts.document", default.document),
         token: within.setting("timeouts.token", default.token),
+        refused: within.setting("timeouts.refused", default.refused),
         breaker: within.setting("timeouts.breaker", default.breaker),
         rejected: within.setting("timeouts.rejected", default.rejected),
         budget_wait,

@@ -47,7 +47,7 @@ fn every_key_says_what_it_says() {
          immutable_tags = ['v*']\nstale_while = '0s'\nstale_max = '1d'\nnegative_ttl = '5s'\noffline = 'auto'\n\
          complete_percent = 50\n\
          timeouts = { connect = '1s', first_byte = '2s', stall = '3s', document = '4s', token = '5s', \
-         breaker = '6s', rejected = '7s' }",
+         breaker = '6s', rejected = '7s', refused = '8s' }",
     );
     let seconds = Duration::from_secs;
     let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| Network::parse(network).unwrap());
@@ -81,6 +81,7 @@ fn every_key_says_what_it_says() {
             token: seconds(5),
             breaker: seconds(6),
             rejected: seconds(7),
+            refused: seconds(8),
             budget_wait: seconds(2),
         },
         ..UpstreamSettings::new("docker.io", "https://registry-1.docker.io")

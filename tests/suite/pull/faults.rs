@@ -26,7 +26,7 @@ const AT_ONCE: usize = 6;
 const SETTINGS: &str = "\
     credentials = { username = \"user\", password = \"pass\" }\n\
     timeouts = { connect = \"{connect}\", first_byte = \"300ms\", stall = \"300ms\", document = \"600ms\", \
-                 token = \"100ms\", breaker = \"100ms\", rejected = \"600ms\" }\n\
+                 token = \"100ms\", breaker = \"100ms\", rejected = \"600ms\", refused = \"10ms\" }\n\
     budget_wait = \"150ms\"\nnegative_ttl = \"600ms\"\ntag_ttl = \"0s\"\nstale_while = \"0s\"\n\
     complete = \"never\"\n";
 

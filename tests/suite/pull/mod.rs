@@ -2,10 +2,15 @@
 //! a scripted upstream behind it, clients before it, and a configuration file as an operator writes one.
 
 mod access;
+mod bounds;
+mod budget;
 mod cases;
 mod clients;
 mod eviction;
 mod faults;
 mod herd;
+mod policy;
+mod proxy;
 mod rig;
+mod secrets;
 mod ways;
