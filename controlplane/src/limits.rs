@@ -29,6 +29,9 @@ pub const REFERRERS_BYTES: usize = 4 << 20;
 /// Pages of an upstream's referrers that are put together to one of ours.
 pub const REFERRERS_PAGES: usize = 32;
 
+/// Entries in an upstream's index of referrers. A page of ours has room for no more that are whole descriptors.
+pub const REFERRERS_ENTRIES: usize = 32 << 10;
+
 /// A document of an upstream: a manifest, or a page of tags or referrers.
 pub const DOCUMENT_BYTES: usize = 4 << 20;
 

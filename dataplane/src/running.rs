@@ -362,6 +362,7 @@ async fn serve(core: std::rc::Rc<Core>, io: Io, mut inbox: mpsc::Receiver<Messag
             while !ended.load(Ordering::Relaxed) {
                 core.io.sleep_until(core.io.now() + core.sweep_interval()).await;
                 core.store.expire(&core.io).await;
+                core.fills.expire(&core.io, &core.store, core.limits.fill_expiry).await;
             }
         });
     }

@@ -21,6 +21,7 @@ mod name;
 mod namespaces;
 mod page;
 mod percent;
+mod platform;
 mod problem;
 mod range;
 
@@ -34,5 +35,6 @@ pub use method::Method;
 pub use name::{NameError, Reference, ReferenceError, RepositoryName, Tag, TagError, UploadId};
 pub use namespaces::{Asked, Namespace, NamespaceError, Namespaces};
 pub use page::Page;
+pub use platform::Platform;
 pub use problem::{Problem, Wire};
 pub use range::{ChunkRange, ContentRange, RangeHeader, RangeSpec, RangeSpecs, Selected, Span};

@@ -91,6 +91,11 @@ impl Namespaces {
         self.own.push(ns.into());
     }
 
+    /// Whether clients know this registry itself by that name.
+    pub fn is_own(&self, ns: &str) -> bool {
+        self.own.iter().any(|own| plain(own).eq_ignore_ascii_case(plain(ns)))
+    }
+
     /// The upstreams, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = &Namespace> {
         self.known.iter()

@@ -48,6 +48,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.connections", "77", "77"),
     ("limits.blob_bytes", "1TiB", "\"1TiB\""),
     ("limits.upload_expiry", "7d", "\"7d\""),
+    ("limits.fill_expiry", "2d", "\"2d\""),
     ("limits.drain_timeout", "1s", "\"1s\""),
     ("limits.scrub_interval", "6h", "\"6h\""),
     ("limits.scrub_rate", "50", "50"),

@@ -325,13 +325,7 @@ impl<M: Metadata> Mirror<M> {
         tag: Option<Tag>,
         received: Received,
     ) -> Result<Document, Problem> {
-        let permit = Arc::clone(&self.parses).acquire_owned().await.map_err(|_closed| Problem::Internal)?;
-        let verified = tokio::task::spawn_blocking(move || {
-            let verified = verify(&asked, received);
-            drop(permit);
-            verified
-        });
-        let verified = verified.await.unwrap_or(Err(Problem::Internal)).inspect_err(|problem| {
+        let verified = self.parse(move || verify(&asked, received)).await.inspect_err(|problem| {
             tracing::warn!(repository = %place.repository, reference = %asked, message = problem.message(), "refused");
         })?;
         let tag = match asked {

@@ -12,6 +12,7 @@ mod clock;
 mod counts;
 mod flights;
 mod glob;
+mod index;
 mod links;
 mod listings;
 mod manifests;
@@ -224,6 +225,20 @@ impl<M: Metadata> Mirror<M> {
 
     fn site(&self, place: &Place) -> Result<&Site, Problem> {
         self.sites.get(usize::from(place.upstream)).ok_or(Problem::Internal)
+    }
+
+    /// Reads a document of up to 4 MiB, where nobody waits behind it, and few at once.
+    async fn parse<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let permit = Arc::clone(&self.parses).acquire_owned().await.map_err(|_closed| Problem::Internal)?;
+        let read = tokio::task::spawn_blocking(move || {
+            let read = read();
+            drop(permit);
+            read
+        });
+        read.await.unwrap_or(Err(Problem::Internal))
     }
 
     /// The answer of `ask`, unless the control plane ends before it is there.

@@ -145,7 +145,8 @@ impl Site {
             opened: Remembered::new(limits::OPENED, limits::GRANT_AGE_MAX),
             lists: Cache::builder()
                 .weigher(|(_, query): &(RepositoryName, String), listing: &Listing| {
-                    u32::try_from(size_of::<Listing>() + 256 + query.len() + listing.body.len())
+                    let next = listing.next.as_ref().map_or(0, String::len);
+                    u32::try_from(size_of::<Listing>() + 256 + query.len() + listing.body.len() + next)
                         .unwrap_or(u32::MAX)
                 })
                 .max_capacity(limits::LISTS_BYTES)
@@ -224,6 +225,14 @@ impl Site {
 
     pub(super) fn list(&self, place: &Place, query: &str) -> Option<Listing> {
         self.lists.get(&(place.repository, query.to_owned()))
+    }
+
+    /// The pages of which `is_meant` says so, by what they are remembered by.
+    pub(super) fn forget_lists(&self, place: &Place, is_meant: impl Fn(&str) -> bool) {
+        let of_place = self.lists.iter().filter(|(key, _)| key.0 == place.repository && is_meant(&key.1));
+        for (key, _) in of_place {
+            self.lists.invalidate(&*key);
+        }
     }
 
     pub(super) fn note_list(&self, place: &Place, query: &str, listing: Listing) {
@@ -333,7 +342,12 @@ mod tests {
             site.open(&place);
         }
         for number in 0..2 * (limits::LISTS_BYTES >> 20) {
-            site.note_list(&place(number), "tags", page.clone());
+            let heavy = match number % 2 {
+                0 => page.clone(),
+                // Where a page goes on is the upstream's to say, at any length.
+                _ => Listing { body: Bytes::new(), next: Some("x".repeat(1 << 20)), ..page.clone() },
+            };
+            site.note_list(&place(number), "tags", heavy);
         }
         site.lists.run_pending_tasks();
         for (have, most) in [
@@ -342,6 +356,7 @@ mod tests {
             (site.outlines.settled_len(), limits::OUTLINES),
             (site.opened.settled_len(), limits::OPENED),
             (site.lists.weighted_size(), limits::LISTS_BYTES),
+            (site.lists.entry_count() << 20, limits::LISTS_BYTES),
         ] {
             assert!(have > most / 2 && have <= most, "{have} of {most}");
         }

@@ -94,6 +94,12 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of a body, while they are wanted.
     pub stall: Duration,
+    /// A blob that comes more slowly than this many bytes a second, over [`Timeouts::body_rate_grace`], is dropped and asked
+    /// for again. 0: none is too slow.
+    pub body_rate_min_bytes: u64,
+    /// For so long it may be slower. Only time spent waiting for the upstream counts: not what our own limits, the disk or
+    /// a reader take.
+    pub body_rate_grace: Duration,
     /// A whole document, from its head to its end.
     pub document: Duration,
     /// A token, or what a command prints.
@@ -209,6 +215,8 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(30),
             stall: Duration::from_secs(30),
+            body_rate_min_bytes: 10 * 1024,
+            body_rate_grace: Duration::from_secs(60),
             document: Duration::from_secs(60),
             token: Duration::from_secs(10),
             budget_wait: Duration::from_secs(15),
@@ -226,6 +234,8 @@ impl Timeouts {
             connect: self.connect / by,
             first_byte: self.first_byte / by,
             stall: self.stall / by,
+            body_rate_min_bytes: self.body_rate_min_bytes,
+            body_rate_grace: self.body_rate_grace / by,
             document: self.document / by,
             token: self.token / by,
             budget_wait: self.budget_wait / by,

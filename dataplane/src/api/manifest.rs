@@ -41,7 +41,7 @@ pub async fn push(
     request: &Request,
 ) -> Result<Response, Unanswered> {
     // The reserve is for what gives room back.
-    core.store.room_for(conn.declared().unwrap_or(0).min(MANIFEST_BYTES_MAX as u64))?;
+    core.make_room(conn.declared().unwrap_or(0).min(MANIFEST_BYTES_MAX as u64)).await?;
     let reserved = conn.reserve_body(core, Problem::ManifestTooLarge)?;
     let body = conn.collect(core, MANIFEST_BYTES_MAX, Problem::ManifestTooLarge).await;
     let stored = match body {

@@ -419,8 +419,13 @@ impl Connection {
                 Body::Bytes(bytes) if head.is_empty() && bytes.is_empty() => return Ok(Progress::Done),
                 Body::Bytes(bytes) if head.is_empty() => core.io.send(&self.socket, [bytes, &[]], false)?,
                 Body::Bytes(bytes) => core.io.send(&self.socket, [head, bytes], false)?,
-                Body::Pass(pass) if head.is_empty() && pass.is_over() => return Ok(Progress::Done),
-                Body::Pass(pass) => match pass.sendable() {
+                Body::Pass(pass, _) if head.is_empty() && pass.is_over() => {
+                    if response.next_part() {
+                        continue;
+                    }
+                    return Ok(Progress::Done);
+                }
+                Body::Pass(pass, _) => match pass.sendable() {
                     Some(bytes) => core.io.send(&self.socket, [head, &bytes], false)?,
                     None if head.is_empty() => return Ok(Progress::Cold),
                     None => core.io.send(&self.socket, [head, &[]], false)?,

@@ -416,6 +416,11 @@ impl Core {
         Ok(())
     }
 
+    /// Has a push of `more_bytes` get room on the volume, or says that there is none.
+    pub async fn make_room(&self, more_bytes: u64) -> Result<(), Problem> {
+        self.fills.make_room(&self.io, &self.store, more_bytes).await
+    }
+
     /// Gives room back.
     pub fn release(&self, bytes: usize) {
         self.collected_bytes.set(self.collected_bytes.get() - bytes);
@@ -426,9 +431,9 @@ impl Core {
         self.index == 0
     }
 
-    /// How often old upload sessions are looked for.
+    /// How often old upload sessions and fills are looked for.
     pub fn sweep_interval(&self) -> std::time::Duration {
-        (self.limits.upload_expiry / 10).min(std::time::Duration::from_secs(60))
+        (self.limits.upload_expiry.min(self.limits.fill_expiry) / 10).min(std::time::Duration::from_secs(60))
     }
 
     /// Whether connections end with the request they are at.

@@ -75,6 +75,8 @@ pub struct Left {
     pub chunks: BTreeMap<u64, u32>,
     /// Records in the journal.
     pub records: u64,
+    /// When its bytes were last written, seconds since 1970.
+    pub written_unix: u64,
 }
 
 const VERSION: u8 = 1;
@@ -140,7 +142,8 @@ fn read(fs: &Fs, id: FillId) -> io::Result<Option<Left>> {
     let read = fs.read_at(&present, 0, &mut journal)?;
     let Some((digest, size_bytes, chunks, records)) = parse(id, &journal[..read]) else { return Ok(None) };
     let chunks = chunks.into_iter().filter(|(chunk, _)| end_of(*chunk, size_bytes) <= stat.len).collect();
-    Ok(Some(Left { files: FillFiles { id, data, present }, digest, size_bytes, chunks, records }))
+    let (files, written_unix) = (FillFiles { id, data, present }, stat.written_unix);
+    Ok(Some(Left { files, digest, size_bytes, chunks, records, written_unix }))
 }
 
 /// Where a chunk ends, exclusive.

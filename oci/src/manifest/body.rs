@@ -7,10 +7,11 @@ use std::marker::PhantomData;
 
 use serde::Deserialize as Derived;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{Descriptor, Kind, unreadable};
 use crate::digest::Digest;
+use crate::platform::Platform;
 use crate::problem::Problem;
 
 /// The parts of a manifest that matter here.
@@ -130,12 +131,14 @@ impl<'de> Deserialize<'de> for Descriptor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Descriptor, D::Error> {
         #[derive(Derived)]
         #[serde(rename_all = "camelCase")]
-        struct Sent {
+        struct Sent<'a> {
             media_type: Option<String>,
             digest: DigestField,
             size: u64,
             artifact_type: Option<String>,
             annotations: Option<Annotations>,
+            #[serde(borrow)]
+            platform: Option<&'a RawValue>,
         }
         let sent = Sent::deserialize(deserializer)?;
         // Clients count in signed numbers.
@@ -148,8 +151,23 @@ impl<'de> Deserialize<'de> for Descriptor {
             size_bytes: sent.size,
             artifact_type: sent.artifact_type,
             annotations: sent.annotations.map(|Annotations(map)| map),
+            platform: sent.platform.and_then(platform),
         })
     }
+}
+
+/// Whatever stands there: a platform that nobody knows is no reason to refuse a manifest.
+fn platform(raw: &RawValue) -> Option<Box<Platform>> {
+    #[derive(Derived)]
+    struct Sent {
+        os: String,
+        architecture: String,
+        variant: Option<String>,
+    }
+    let Sent { os, architecture, variant } = serde_json::from_str(raw.get()).ok()?;
+    let variant = variant.filter(|variant| !variant.is_empty()).map(|variant| format!("/{variant}"));
+    let platform = Platform::parse(&format!("{os}/{architecture}{}", variant.unwrap_or_default()))?;
+    (&*platform.os != "unknown").then(|| Box::new(platform))
 }
 
 struct DigestField(Digest);

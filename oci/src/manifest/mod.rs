@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 use crate::media_type::{MediaType, is_nondistributable};
+use crate::platform::Platform;
 use crate::problem::{Problem, excerpt};
 use outline::Outline;
 
@@ -45,6 +46,8 @@ pub struct Descriptor {
     pub artifact_type: Option<String>,
     /// `annotations`
     pub annotations: Option<Map<String, Value>>,
+    /// `platform`; `None` also for what reads like none, such as the `unknown/unknown` of what is attached to an image.
+    pub platform: Option<Box<Platform>>,
 }
 
 /// A manifest that may be stored.
@@ -117,6 +120,12 @@ impl Manifest {
             artifact_type: parts.artifact_type,
             annotations: parts.annotations,
         })
+    }
+
+    /// The descriptors of config and layers that a registry has the bytes of.
+    pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        let blobs = self.config.iter().chain(&self.layers);
+        blobs.filter(|descriptor| !is_nondistributable(&descriptor.media_type))
     }
 
     /// What must be in the repository, in the order of the manifest, repeated where it repeats. Not in it:

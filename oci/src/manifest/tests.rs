@@ -456,6 +456,30 @@ fn a_refusal_quotes_little_of_the_client() {
     );
 }
 
+#[test]
+fn the_platforms_of_an_index_are_read_where_they_are_some() {
+    let of = |platform: Value| {
+        let mut entry = descriptor(IMAGE, 1);
+        entry["platform"] = platform;
+        let manifest = good(&with(index(), json!({ "manifests": [entry] })), Some(INDEX));
+        manifest.manifests[0].platform.as_ref().map(ToString::to_string)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(of(json!({ "os": "linux", "architecture": "amd64" })), some("linux/amd64"));
+    let arm = json!({ "os": "linux", "architecture": "arm", "variant": "v7", "os.features": ["x"] });
+    assert_eq!(of(arm), some("linux/arm/v7"));
+    assert_eq!(of(json!({ "os": "linux", "architecture": "arm64", "variant": "" })), some("linux/arm64"));
+    for none in [
+        json!(null),
+        json!("linux/amd64"),
+        json!({ "os": "unknown", "architecture": "unknown" }),
+        json!({ "os": "linux" }),
+        json!({ "os": 7, "architecture": ["amd64"] }),
+    ] {
+        assert_eq!(of(none.clone()), None, "{none}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(body in proptest::collection::vec(any::<u8>(), 0..200), typed in any::<bool>()) {

@@ -21,7 +21,7 @@ use super::{
     raw::{Section, UPSTREAM},
     reading::{Effective, Reading},
     section::SectionReading,
-    value::{Percent, Value, Written},
+    value::{Bytes, Percent, Value, Written},
 };
 use crate::limits::UPSTREAMS;
 
@@ -30,7 +30,7 @@ pub use value::{Ns, Url};
 use value::{Cidr, Completion, Connections, Host, HostPattern, OrZero, Prefix, Private, Rate, Role};
 
 /// Every key, for suggestions; a test compares it with what the pass asks for.
-const KEYS: [&str; 45] = [
+const KEYS: [&str; 47] = [
     "ns",
     "url",
     "prefix",
@@ -57,6 +57,8 @@ const KEYS: [&str; 45] = [
     "timeouts.connect",
     "timeouts.first_byte",
     "timeouts.stall",
+    "timeouts.body_rate_min_bytes",
+    "timeouts.body_rate_grace",
     "timeouts.document",
     "timeouts.token",
     "timeouts.refused",
@@ -334,6 +336,10 @@ fn timeouts(read: &mut SectionReading<'_>) -> Timeouts {
         connect: within.setting("timeouts.connect", default.connect),
         first_byte: within.setting("timeouts.first_byte", default.first_byte),
         stall: within.setting("timeouts.stall", default.stall),
+        body_rate_min_bytes: within
+            .setting("timeouts.body_rate_min_bytes", Bytes(default.body_rate_min_bytes))
+            .0,
+        body_rate_grace: within.setting("timeouts.body_rate_grace", default.body_rate_grace),
         document: within.setting("timeouts.document", default.document),
         token: within.setting("timeouts.token", default.token),
         refused: within.setting("timeouts.refused", default.refused),

@@ -2,16 +2,19 @@
 
 use std::{
     collections::HashMap,
-    io::{Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use crate::{auth::basic, lock};
+use rustls::{ServerConnection, StreamOwned};
+
+use crate::{Certificate, auth::basic, lock};
 
 /// The longest head of a question.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -24,6 +27,7 @@ pub struct Proxy {
 }
 
 struct Shared {
+    certificate: Option<Certificate>,
     /// The `Proxy-Authorization` that it wants.
     wanted: Option<String>,
     heads: Mutex<Vec<String>>,
@@ -36,10 +40,20 @@ struct Shared {
 impl Proxy {
     /// Listens, and lets everybody through who shows this name and password; `None`: everybody.
     pub fn start(login: Option<(&str, &str)>) -> Proxy {
+        Proxy::listen(login, None)
+    }
+
+    /// The same by TLS: see [`Proxy::ca_pem`].
+    pub fn start_tls(login: Option<(&str, &str)>) -> Proxy {
+        Proxy::listen(login, Some(Certificate::new()))
+    }
+
+    fn listen(login: Option<(&str, &str)>, certificate: Option<Certificate>) -> Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a port left");
         let addr = listener.local_addr().expect("it is bound");
         let login = login.map(|(username, password)| (username.to_owned(), password.to_owned()));
         let shared = Arc::new(Shared {
+            certificate,
             wanted: login.as_ref().map(basic),
             heads: Mutex::default(),
             open: Mutex::default(),
@@ -62,7 +76,13 @@ impl Proxy {
 
     /// Where it is: `http://127.0.0.1:1234`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        let scheme = if self.shared.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.addr)
+    }
+
+    /// Who signed its certificate, in PEM. Only with TLS.
+    pub fn ca_pem(&self) -> Vec<u8> {
+        self.shared.certificate.as_ref().expect("it was started with TLS").ca_pem()
     }
 
     /// The head of every question so far, whole.
@@ -93,10 +113,17 @@ impl Drop for Proxy {
 
 impl Shared {
     /// One client; `None`: it went away, or was sent away.
-    fn serve(&self, mut client: TcpStream) -> Option<()> {
+    fn serve(&self, socket: TcpStream) -> Option<()> {
         let number = self.next.fetch_add(2, Ordering::Relaxed);
-        lock(&self.open).insert(number, client.try_clone().ok()?);
-        let head = head(&mut client)?;
+        lock(&self.open).insert(number, socket.try_clone().ok()?);
+        let mut client: Box<dyn Stream> = match &self.certificate {
+            None => Box::new(socket.try_clone().ok()?),
+            Some(certificate) => {
+                let tls = ServerConnection::new(certificate.config()).expect("the configuration is good");
+                Box::new(StreamOwned::new(tls, socket.try_clone().ok()?))
+            }
+        };
+        let head = head(&mut *client)?;
         lock(&self.heads).push(head.clone());
         let mut lines = head.split("\r\n");
         let mut words = lines.next()?.split(' ');
@@ -105,21 +132,26 @@ impl Shared {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("proxy-authorization").then(|| value.trim())
         });
-        if method != "CONNECT" {
-            client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n").ok()?;
+        let answer = if method != "CONNECT" {
+            "405 Method Not Allowed"
         } else if self.wanted.as_deref().is_some_and(|wanted| sent != Some(wanted)) {
-            let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
-            client.write_all(refusal.as_bytes()).ok()?;
+            "407 Proxy Authentication Required"
         } else if let Ok(server) = TcpStream::connect(target) {
             lock(&self.open).insert(number + 1, server.try_clone().ok()?);
             client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
-            let (there, back) = (client.try_clone().ok()?, server.try_clone().ok()?);
-            thread::scope(|scope| {
-                scope.spawn(|| self.carry(there, server));
-                self.carry(back, client);
-            });
+            client.flush().ok()?;
+            socket.set_nonblocking(true).and(server.set_nonblocking(true)).ok()?;
+            let mut server = server;
+            // Until one of both ends.
+            let _ended = self.carry(&mut *client, &mut server);
+            let _gone = (socket.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+            ""
         } else {
-            client.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").ok()?;
+            "502 Bad Gateway"
+        };
+        if !answer.is_empty() {
+            client.write_all(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").as_bytes()).ok()?;
+            client.flush().ok()?;
         }
         let mut open = lock(&self.open);
         open.remove(&number);
@@ -127,21 +159,62 @@ impl Shared {
         Some(())
     }
 
-    /// Until one of both ends.
-    fn carry(&self, mut from: TcpStream, mut to: TcpStream) {
-        let mut piece = [0; 16 * 1024];
-        while let Ok(length) = from.read(&mut piece) {
-            if length == 0 || to.write_all(&piece[..length]).is_err() {
-                break;
+    /// In both directions on one thread, since TLS has one state for both.
+    fn carry(&self, client: &mut dyn Stream, server: &mut dyn Stream) -> io::Result<()> {
+        let (mut there, mut back) = (Way::default(), Way::default());
+        while !self.is_over.load(Ordering::Acquire) {
+            let moved = there.step(client, server)? + back.step(server, client)?;
+            self.carried.fetch_add(moved as u64, Ordering::Relaxed);
+            if moved == 0 {
+                thread::sleep(Duration::from_millis(1));
             }
-            self.carried.fetch_add(length as u64, Ordering::Relaxed);
         }
-        let _gone = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+        Ok(())
+    }
+}
+
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+/// What was read and not yet written.
+#[derive(Default)]
+struct Way {
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Way {
+    /// Gives how many bytes were written; none: nothing could be done.
+    fn step(&mut self, from: &mut dyn Stream, to: &mut dyn Stream) -> io::Result<usize> {
+        if self.at == self.piece.len() {
+            self.piece.resize(16 * 1024, 0);
+            self.at = 0;
+            let read = patient(from.read(&mut self.piece));
+            self.piece.truncate(read.as_ref().map_or(0, |read| read.unwrap_or(0)));
+            if read? == Some(0) {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let written =
+            if self.at < self.piece.len() { patient(to.write(&self.piece[self.at..]))? } else { None };
+        self.at += written.unwrap_or(0);
+        patient(to.flush())?;
+        Ok(written.unwrap_or(0))
+    }
+}
+
+/// `None`: not now.
+fn patient<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 /// Byte by byte: what follows is not the proxy's.
-fn head(client: &mut TcpStream) -> Option<String> {
+fn head(client: &mut dyn Stream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

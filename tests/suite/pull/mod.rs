@@ -1,6 +1,7 @@
 //! The whole server as a pull-through mirror (wire.md, "Pull-through"; storage.md, "Fills"), between real connections:
 //! a scripted upstream behind it, clients before it, and a configuration file as an operator writes one.
 
+mod accept;
 mod access;
 mod bounds;
 mod budget;
@@ -12,5 +13,6 @@ mod herd;
 mod policy;
 mod proxy;
 mod rig;
+mod room;
 mod secrets;
 mod ways;

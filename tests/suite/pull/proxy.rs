@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use ::faults::{Auth, Fault, Image, On, Place, Proxy, Registry, To};
 
-use crate::harness::{Client, TempDir, legs};
+use crate::harness::{Client, Leg, TempDir, legs};
 
 use super::rig::{NO_ANSWER, mirror, upstream};
 
@@ -37,33 +37,44 @@ fn through(proxy: &Proxy, password: &str) -> String {
     format!("proxy = {{ url = \"{}\", username = \"u\", password = \"{password}\" }}\n", proxy.url())
 }
 
+/// An image by a proxy whose password is `proxy-word`.
+fn everything_through(leg: Leg, proxy: &Proxy) {
+    let folder = TempDir::new("proxied");
+    let (registry, image, config) = start_tls(folder.path());
+    if proxy.url().starts_with("https:") {
+        let both = [registry.ca_pem(), proxy.ca_pem()].concat();
+        fs::write(folder.path().join("authority.pem"), both).expect("a file for the test");
+    }
+    registry.script(On::get("/blobs/").at(Place::Own), Fault::Redirect(To::Foreign));
+    let foreign = registry.foreign_url().replace("https://", "");
+    let hosts = format!("proxy_hosts = [\"{foreign}\"]\n");
+    let config = config + &through(proxy, "proxy-word") + &hosts;
+    let server = mirror(leg, &upstream(NS, &registry, &config)).start();
+    pull(&mut server.client(), &registry, &image);
+    let heads = proxy.heads();
+    let hosts = [registry.addr().to_string(), foreign];
+    for head in &heads {
+        let is_for = |host: &String| head.starts_with(&format!("CONNECT {host} HTTP/1.1\r\n"));
+        assert!(hosts.iter().any(is_for), "{head}");
+        // `u:proxy-word`.
+        assert!(head.contains("Proxy-Authorization: Basic dTpwcm94eS13b3Jk\r\n"), "{head}");
+        assert_eq!(head.matches("uthorization").count(), 1, "no other credentials: {head}");
+    }
+    assert!(hosts.iter().all(|host| heads.iter().any(|head| head.contains(host.as_str()))));
+    let seen = registry.seen();
+    assert!(seen.iter().any(|seen| seen.place == Place::Foreign));
+    assert!(seen.iter().all(|seen| seen.header("proxy-authorization").is_none()));
+    // All of it: TLS, and so more than what was sent.
+    assert!(proxy.carried_bytes() > registry.sent_bytes("/"));
+}
+
 legs! {
     /// The registry, its realm, and where it redirects to, as far as that host is on a list.
     fn everything_goes_through_it_and_its_credentials_no_further(leg) {
-        let folder = TempDir::new("proxied");
-        let (registry, image, config) = start_tls(folder.path());
-        registry.script(On::get("/blobs/").at(Place::Own), Fault::Redirect(To::Foreign));
-        let foreign = registry.foreign_url().replace("https://", "");
-        let proxy = Proxy::start(Some(("u", "proxy-word")));
-        let hosts = format!("proxy_hosts = [\"{foreign}\"]\n");
-        let config = config + &through(&proxy, "proxy-word") + &hosts;
-        let server = mirror(leg, &upstream(NS, &registry, &config)).start();
-        pull(&mut server.client(), &registry, &image);
-        let heads = proxy.heads();
-        let hosts = [registry.addr().to_string(), foreign];
-        for head in &heads {
-            let is_for = |host: &String| head.starts_with(&format!("CONNECT {host} HTTP/1.1\r\n"));
-            assert!(hosts.iter().any(is_for), "{head}");
-            // `u:proxy-word`.
-            assert!(head.contains("Proxy-Authorization: Basic dTpwcm94eS13b3Jk\r\n"), "{head}");
-            assert_eq!(head.matches("uthorization").count(), 1, "no other credentials: {head}");
+        let login = Some(("u", "proxy-word"));
+        for proxy in [Proxy::start(login), Proxy::start_tls(login)] {
+            everything_through(leg, &proxy);
         }
-        assert!(hosts.iter().all(|host| heads.iter().any(|head| head.contains(host.as_str()))));
-        let seen = registry.seen();
-        assert!(seen.iter().any(|seen| seen.place == Place::Foreign));
-        assert!(seen.iter().all(|seen| seen.header("proxy-authorization").is_none()));
-        // All of it: TLS, and so more than what was sent.
-        assert!(proxy.carried_bytes() > registry.sent_bytes("/"));
     }
 
     /// Where the proxy lets nobody through, nobody goes around it.

@@ -41,8 +41,7 @@ impl There {
     }
 
     fn config(&self, more: &str) -> String {
-        let timeouts = "timeouts = { first_byte = \"2s\", stall = \"1s\", token = \"2s\" }\n";
-        upstream(self.ns, &self.registry, &format!("{timeouts}breaker_failures = 1000\n{more}"))
+        upstream(self.ns, &self.registry, &format!("breaker_failures = 1000\n{more}"))
     }
 
     fn target(&self, rest: &str) -> String {
@@ -108,8 +107,10 @@ legs! {
             There::new("proxied.test", Registry::start_tls(), Auth::bearer_for("u", PASSWORD)),
             There::new("rejected.test", Registry::start(), Auth::bearer_for("u", PASSWORD)),
             There::new("stranger.test", Registry::start(), foreign_realm()),
+            // What stalls is given up soon; nobody needs that one to answer in time.
+            There::new("slow.test", Registry::start(), Auth::bearer_for("u", PASSWORD)),
         ];
-        let [password, filed, printed, identified, proxied, rejected, stranger] = &all;
+        let [password, filed, printed, identified, proxied, rejected, stranger, slow] = &all;
         let user = |password: &str| format!("credentials = {{ username = \"u\", password = \"{password}\" }}\n");
         let script = file(folder, "helper", format!("echo u:{PASSWORD_OF_COMMAND}\n"));
         let [chain, key] = proxied.registry.client_pem();
@@ -135,6 +136,10 @@ legs! {
             )),
             rejected.config(&user(PASSWORD_REJECTED)),
             stranger.config(&user(PASSWORD)),
+            slow.config(&format!(
+                "{}timeouts = {{ first_byte = \"1s\", stall = \"1s\" }}\n",
+                user(PASSWORD)
+            )),
         ];
         let launch = mirror(leg, &config.concat()).set("GANTRY_LOG", "trace");
         let expected = [
@@ -199,18 +204,21 @@ legs! {
             answers.push(shown(&answer));
             assert!(answer.status >= 400, "{seed}: {}", answer.status);
         }
-        for fault in [Fault::WrongBytes, Fault::Reset { at: 10_000 }, Fault::Stall { at: 10_000 }, Fault::StallBeforeHead]
-        {
+        for (there, fault) in [
+            (password, Fault::WrongBytes),
+            (password, Fault::Reset { at: 10_000 }),
+            (slow, Fault::Stall { at: 10_000 }),
+            (slow, Fault::StallBeforeHead),
+        ] {
             seed += 1;
+            let (registry, foreign) = (&there.registry, there.registry.foreign_url());
             let blob = registry.push_blob(REPOSITORY, crate::harness::noise(seed, 300_000));
-            registry.script(
-                On::get(&blob.to_string()).at(Place::Own),
-                Fault::Redirect(To::Url(signed(&format!("/v2/{REPOSITORY}/blobs/{blob}")))),
-            );
-            registry.script(On::get(&blob.to_string()).at(Place::Foreign), fault);
-            let target = password.target(&format!("blobs/{blob}"));
+            let part = blob.to_string();
+            let link = format!("{foreign}/v2/{REPOSITORY}/blobs/{blob}?X-Signature={SIGNATURE}");
+            registry.script(On::get(&part).at(Place::Own), Fault::Redirect(To::Url(link)));
+            registry.script(On::get(&part).at(Place::Foreign), fault);
             // It may be cut, after so much of it.
-            match client.request("GET", target).try_send() {
+            match client.request("GET", there.target(&format!("blobs/{blob}"))).try_send() {
                 Ok(answer) => {
                     assert!(answer.status >= 500, "{seed}: {}", answer.status);
                     answers.push(shown(&answer));

@@ -185,3 +185,51 @@ async fn an_old_fallback_tag_stands_in_and_says_so() {
     assert_eq!(old.json(), listed(&[entry("a", "t/a")]));
     assert!(old.header("warning").unwrap().starts_with("299 - \"gantry: "));
 }
+
+#[tokio::test]
+async fn what_a_client_makes_up_as_last_says_nothing_of_what_is_signed() {
+    let registry = Registry::start();
+    let subject = sha256("subject");
+    registry.put_json(&path(subject), INDEX, &listed(&[entry("a", "t/a")]));
+    registry.fail("junk", Fault::Status(404));
+    let rig = Rig::hub(&registry, Policy::default());
+    assert_eq!(status(rig.list(&format!("{}?last=%3Fjunk", target(subject))).await), 400);
+    assert_eq!(rig.list(&target(subject)).await.unwrap().json(), listed(&[entry("a", "t/a")]));
+}
+
+#[tokio::test]
+async fn who_lets_nobody_see_the_list_has_not_said_that_it_is_empty() {
+    let registry = Registry::start();
+    let rig = Rig::hub(&registry, Policy::default());
+    let (with, without) = (sha256("with a tag"), sha256("without"));
+    registry.push_manifest("library/app", Some(&fallback(with)), &listed(&[entry("a", "t/a")]));
+    registry.fail("referrers", Fault::Status(403));
+    for _ in 0..2 {
+        assert_eq!(rig.list(&target(with)).await.unwrap().json(), listed(&[entry("a", "t/a")]));
+        assert_eq!(status(rig.list(&target(without)).await), 404);
+    }
+    registry.fail("manifests", Fault::Status(403));
+    assert_eq!(status(rig.list(&target(sha256("neither"))).await), 404);
+}
+
+#[tokio::test]
+async fn an_old_fallback_tag_without_entries_is_no_answer() {
+    let registry = Registry::start();
+    let subject = sha256("subject");
+    registry.push_manifest("library/app", Some(&fallback(subject)), &listed(&[]));
+    let rig = Rig::hub(&registry, super::rig::always_look());
+    assert_eq!(rig.list(&target(subject)).await.unwrap().json(), listed(&[]));
+    registry.fail("manifests", Fault::Cut);
+    assert_eq!(status(rig.list(&target(subject)).await), 503, "it may be signed now");
+}
+
+#[tokio::test]
+async fn a_list_of_more_entries_than_any_has_is_refused() {
+    let registry = Registry::start();
+    let subject = sha256("subject");
+    let entries = vec!["{}"; controlplane::limits::REFERRERS_ENTRIES + 1].join(",");
+    let body = format!("{{\"manifests\":[{entries}]}}");
+    registry.put(&path(subject), &[("Content-Type", INDEX.to_owned())], body.as_bytes());
+    let rig = Rig::hub(&registry, Policy::default());
+    assert_eq!(status(rig.list(&target(subject)).await), 502);
+}

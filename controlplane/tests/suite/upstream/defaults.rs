@@ -330,6 +330,7 @@ async fn an_upstream_that_failed_5_times_is_left_alone_for_10_s_and_then_for_twi
         asked += 1;
         assert_eq!(registry.seen().len(), asked, "one probe");
     }
+    assert_eq!(upstream.metrics().read().breaker_openings, 6);
     registry.heal();
     clock.pass(seconds(80) + TICK).await;
     for _ in 0..3 {
