@@ -38,8 +38,11 @@ impl ByHand {
     }
 
     fn upstream(&self, scheme: &str) -> Upstream {
-        let settings = UpstreamSettings::new("a", self.url(scheme));
-        Upstream::new(UpstreamSettings { allow_private_addresses: AllowPrivate::All, ..settings }).unwrap()
+        let mut settings = UpstreamSettings::new("a", self.url(scheme));
+        settings.allow_private_addresses = AllowPrivate::All;
+        // A byte in half a minute is no rate, and not what is looked at here.
+        settings.timeouts.body_rate_min_bytes = 0;
+        Upstream::new(settings).unwrap()
     }
 
     /// A connection, once a question has come up to its `end`.
