@@ -191,8 +191,8 @@ pub const UPSTREAM_IDLE_CONNECTIONS: usize = 16;
 /// HTTP/2: what a stream may bring before it is taken, which at 50 ms of distance is 40 MB/s.
 pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 
-/// HTTP/2: what all streams of a connection may bring before it is taken.
-pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// HTTP/2: the largest window that a connection can have (RFC 9113 §6.9.1).
+pub const CONNECTION_WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
 /// HTTP/2: the largest frame.
 pub const FRAME_BYTES: u32 = 64 << 10;
@@ -208,9 +208,6 @@ pub const DISCARD_TIME: Duration = Duration::from_millis(100);
 
 /// How long a command's credentials are used before it is asked again.
 pub const COMMAND_AGE: Duration = Duration::from_secs(5 * 60);
-
-/// How long credentials are sent as they are before their command is asked again.
-pub const BASIC_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// A token that says that it lives shorter lives so long; what it is really worth is seen in a 401.
 pub const TOKEN_SECONDS_MIN: f64 = 60.0;

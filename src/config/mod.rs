@@ -118,7 +118,7 @@ impl TryFrom<RawConfig> for Config {
             pin: read.list::<Glob>("cache.pin"),
         };
         let Upstreams { settings, namespaces, effective: effective_upstreams } =
-            upstream::read(&mut read, &names);
+            upstream::read(&mut read, &names, &local_only);
         let (effective, warnings) = read.finish()?;
         Ok(Config {
             listen,

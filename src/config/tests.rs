@@ -181,7 +181,7 @@ fn mistakes_say_where_what_and_what_instead() {
         ("cores = 0", "gantry.toml:1: `cores`: found 0, expected a whole number from 1 to 1024"),
         ("cores = -1", "gantry.toml:1: `cores`: found -1, expected a whole number from 1 to 1024"),
         ("cores = 1.5", "gantry.toml:1: `cores`: found 1.5, expected a whole number from 1 to 1024"),
-        ("cores = [1]", "gantry.toml:1: `cores`: found [1], expected a whole number from 1 to 1024"),
+        ("cores = [1]", "gantry.toml:1: `cores`: found a list, expected a whole number from 1 to 1024"),
         (
             "listen = 5000",
             "gantry.toml:1: `listen`: found 5000, expected an IP address and a port, such as \

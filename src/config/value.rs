@@ -48,21 +48,37 @@ pub enum Written {
 }
 
 impl Written {
-    /// As an operator would recognise it in a message: one line, at most 80 characters.
+    /// As an operator would recognise it in a message: one line, at most 80 characters. Of tables and lists only what they
+    /// are, and of an address not who asks there: somebody may have written a password.
     pub fn found(&self) -> String {
         let whole = match self {
-            Written::Text(text) => quoted(text),
+            Written::Text(text) => quoted(&without_user(text)),
             Written::Number(number) => number.to_string(),
             Written::Switch(on) => on.to_string(),
-            Written::List { literal, .. }
-            | Written::Section { literal, .. }
-            | Written::Sections { literal, .. }
-            | Written::Other(literal) => literal.split_whitespace().collect::<Vec<_>>().join(" "),
+            // A header shows nothing of what is below it.
+            Written::Section { literal, .. } if literal.starts_with('[') => literal.clone(),
+            Written::Sections { literal, .. } if literal.starts_with("[[") => literal.clone(),
+            Written::Section { .. } => "a table".to_owned(),
+            Written::Sections { .. } => "a list of tables".to_owned(),
+            Written::List { .. } => "a list".to_owned(),
+            Written::Other(literal) => literal.split_whitespace().collect::<Vec<_>>().join(" "),
         };
         match whole.char_indices().nth(80) {
             Some((end, _)) => format!("{}…", &whole[..end]),
             None => whole,
         }
+    }
+}
+
+/// `https://user:password@host` as `https://***@host`.
+fn without_user(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once("://").map(|(scheme, _)| scheme);
+            let scheme = scheme.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+            format!("{}***@{host}", scheme.map_or_else(String::new, |scheme| format!("{scheme}://")))
+        }
+        None => text.to_owned(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! As whom we ask: the credentials of one upstream, in order.
 //!
-//! Invariants: an account that the realm rejected is not tried again for a while, so that nobody locks it. What a command
-//! prints is bounded in size, time and age, and never logged.
+//! Invariants: an account that the realm rejected is not tried again for a while, so that nobody locks it; what is
+//! rejected is always the login that was shown. What a command prints is bounded in size, time and age, and never logged;
+//! who waited for a run that failed does not start another.
 
 use std::{
     process::Stdio,
@@ -27,16 +28,27 @@ use crate::limits;
 /// All of an upstream's; at least one, which may be anonymous.
 pub(super) struct Accounts {
     all: Vec<Account>,
-    pause: Duration,
     spend_all: bool,
 }
 
-/// One of them, with its own budget.
+/// One of them, with its own budgets.
 pub(super) struct Account {
     credentials: Option<Credentials>,
+    /// At the registry.
     pub(super) budgets: Budgets,
+    /// At its realm.
+    pub(super) realm: Budgets,
+    /// How long it is left alone when it was rejected.
+    pause: Duration,
     rejected_until: Mutex<Option<Instant>>,
-    printed: tokio::sync::Mutex<Option<Printed>>,
+    prints: tokio::sync::Mutex<Prints>,
+}
+
+/// What its command printed. Held while it runs: one at a time.
+#[derive(Default)]
+struct Prints {
+    kept: Option<Printed>,
+    failed_at: Option<Instant>,
 }
 
 struct Printed {
@@ -59,13 +71,15 @@ impl Accounts {
         let of = |credentials| Account {
             credentials,
             budgets: Budgets::new(settings.timeouts.refused),
+            realm: Budgets::new(settings.timeouts.refused),
+            pause: settings.timeouts.rejected,
             rejected_until: Mutex::new(None),
-            printed: tokio::sync::Mutex::new(None),
+            prints: tokio::sync::Mutex::default(),
         };
         let named = settings.credentials.iter().cloned().map(Some);
         let all: Vec<Account> =
             if settings.credentials.is_empty() { vec![of(None)] } else { named.map(of).collect() };
-        Accounts { all, pause: settings.timeouts.rejected, spend_all: settings.spend_all_budgets }
+        Accounts { all, spend_all: settings.spend_all_budgets }
     }
 
     /// Whom to ask as, and its number. Errors: `CredentialRejected`, if nobody is left.
@@ -80,16 +94,6 @@ impl Accounts {
         Ok(first)
     }
 
-    /// The realm does not know it. What a command printed a while ago may be no more than too old.
-    pub(super) async fn reject(&self, account: &Account) {
-        let mut printed = account.printed.lock().await;
-        if printed.take().is_some_and(|printed| printed.is_old) {
-            return;
-        }
-        let mut until = account.rejected_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = Some(Instant::now() + self.pause);
-    }
-
     /// How often in a row a request may find its account rejected: each one's old and new print.
     pub(super) fn tries(&self) -> usize {
         2 * self.all.len()
@@ -102,6 +106,25 @@ impl Account {
         until.is_some_and(|until| now < until)
     }
 
+    fn lock(&self) {
+        let mut until = self.rejected_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = Some(Instant::now() + self.pause);
+    }
+
+    /// Whoever it was shown to does not know `login`. What a command printed a while ago may be no more than too old.
+    /// `false`: somebody else found that out before.
+    pub(super) async fn reject(&self, login: &Login) -> bool {
+        if let Some(Credentials::Command { .. }) = &self.credentials {
+            let mut prints = self.prints.lock().await;
+            let Some(kept) = prints.kept.take_if(|kept| kept.login == *login) else { return false };
+            if kept.is_old {
+                return true;
+            }
+        }
+        self.lock();
+        true
+    }
+
     /// What to show; `host` and `patience` are for a command.
     pub(super) async fn login(&self, host: &str, patience: Duration) -> Result<Login, Failure> {
         let argv = match &self.credentials {
@@ -112,9 +135,12 @@ impl Account {
             Some(Credentials::IdentityToken(token)) => return Ok(Login::Identity(token.clone())),
             Some(Credentials::Command { argv }) => argv,
         };
-        // Held while it runs: one at a time.
-        let mut printed = self.printed.lock().await;
-        if let Some(kept) = &mut *printed
+        let asked = Instant::now();
+        let mut prints = self.prints.lock().await;
+        if prints.failed_at.is_some_and(|at| at > asked) || self.is_rejected(Instant::now()) {
+            return Err(Failure::CredentialRejected);
+        }
+        if let Some(kept) = &mut prints.kept
             && kept.at.elapsed() < limits::COMMAND_AGE
         {
             kept.is_old = true;
@@ -126,11 +152,13 @@ impl Account {
             .and_then(|login| login);
         match login {
             Ok(login) => {
-                *printed = Some(Printed { login: login.clone(), at: Instant::now(), is_old: false });
+                prints.kept = Some(Printed { login: login.clone(), at: Instant::now(), is_old: false });
                 Ok(login)
             }
             Err(why) => {
                 tracing::warn!(program = argv.first(), why, "a command gave no credentials");
+                prints.failed_at = Some(Instant::now());
+                self.lock();
                 Err(Failure::CredentialRejected)
             }
         }
@@ -266,11 +294,37 @@ mod tests {
         assert!(matches!(&first, Login::User { username, .. } if username == "a"), "{first:?}");
         assert_eq!(login(&accounts).await.as_ref(), Ok(&first));
         let account = accounts.pick(Cost::Nothing).unwrap().1;
-        accounts.reject(account).await;
+        assert!(account.reject(&first).await);
         let second = login(&accounts).await.unwrap();
         assert_ne!(second, first, "an old print is no reason to give the command up");
-        accounts.reject(account).await;
+        assert!(account.reject(&second).await);
         assert_eq!(login(&accounts).await, Err(Failure::CredentialRejected));
+    }
+
+    #[tokio::test]
+    async fn two_questions_with_the_same_old_print_leave_the_next_one_alone() {
+        let accounts = accounts(&["sh", "-c", "read host; echo $host:$$"], Duration::from_secs(3600));
+        let first = login(&accounts).await.unwrap();
+        assert_eq!(login(&accounts).await.as_ref(), Ok(&first));
+        let account = accounts.pick(Cost::Nothing).unwrap().1;
+        assert!(account.reject(&first).await);
+        let second = login(&accounts).await.unwrap();
+        assert!(!account.reject(&first).await, "the other question was told so as well");
+        assert_eq!(login(&accounts).await, Ok(second));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_command_that_hangs_does_not_run_it_again() {
+        let runs = std::env::temp_dir().join(format!("gantry-runs-{}", std::process::id()));
+        let script = format!("echo >> {}; exec sleep 600", runs.display());
+        let accounts = accounts(&["sh", "-c", &script], Duration::ZERO);
+        let account = accounts.pick(Cost::Nothing).unwrap().1;
+        let ask = || account.login("a", Duration::from_secs(5));
+        let all = tokio::join!(ask(), ask(), ask(), ask());
+        let rejected = || Err::<Login, _>(Failure::CredentialRejected);
+        assert_eq!(all, (rejected(), rejected(), rejected(), rejected()));
+        assert_eq!(std::fs::read(&runs).unwrap().len(), 1, "runs");
+        std::fs::remove_file(runs).unwrap();
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //! Invariants: link-local, unspecified, multicast and reserved addresses and the well-known ones of cloud metadata are
 //! never connected to, whatever is allowed. An address that carries an IPv4 address is judged by that too.
 //!
-//! Spec: RFC 6890, RFC 6052, RFC 3056.
+//! Spec: RFC 6890, RFC 6052, RFC 8215, RFC 7915, RFC 3056.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -65,6 +65,14 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Whether nothing in it is ever connected to.
+    pub fn is_never(&self) -> bool {
+        let around = |never: &Network| never.prefix_bits <= self.prefix_bits && never.contains(self.address);
+        NEVER.iter().any(around) && self.address != IpAddr::V6(Ipv6Addr::LOCALHOST)
+    }
+}
+
 impl AllowPrivate {
     /// Whether any private address may be connected to.
     pub fn allows_some(&self) -> bool {
@@ -74,11 +82,11 @@ impl AllowPrivate {
     /// Whether this address may be connected to.
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        let embedded = match address {
-            IpAddr::V6(v6) => embedded_v4(v6),
-            IpAddr::V4(_) => None,
+        let carried = match address {
+            IpAddr::V6(v6) => carried_v4(v6),
+            IpAddr::V4(_) => Vec::new(),
         };
-        self.permits_plain(address) && embedded.is_none_or(|v4| self.permits_plain(IpAddr::V4(v4)))
+        self.permits_plain(address) && carried.into_iter().all(|v4| self.permits_plain(IpAddr::V4(v4)))
     }
 
     fn permits_plain(&self, address: IpAddr) -> bool {
@@ -93,60 +101,90 @@ impl AllowPrivate {
     }
 }
 
-/// By which name clouds let a machine ask for its own credentials, outside of link-local.
-const METADATA: [IpAddr; 4] = [
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+const fn v4(octets: [u8; 4], prefix_bits: u8) -> Network {
+    let [a, b, c, d] = octets;
+    Network { address: IpAddr::V4(Ipv4Addr::new(a, b, c, d)), prefix_bits }
+}
+
+const fn v6(segments: [u16; 8], prefix_bits: u8) -> Network {
+    let [a, b, c, d, e, f, g, h] = segments;
+    Network { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h)), prefix_bits }
+}
+
+/// What is never connected to.
+const NEVER: [Network; 14] = [
+    // This network; link-local; protocol assignments; benchmarks; multicast, reserved and broadcast.
+    v4([0, 0, 0, 0], 8),
+    v4([169, 254, 0, 0], 16),
+    v4([192, 0, 0, 0], 24),
+    v4([198, 18, 0, 0], 15),
+    v4([224, 0, 0, 0], 3),
+    // IPv4-compatible and unspecified; link-local, and the site-local of old; multicast.
+    v6([0; 8], 96),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10),
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
+    // Where clouds let a machine ask for its own credentials, outside of link-local; in EC2 all of its services.
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32),
+    v6([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42], 128),
+    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128),
+    v4([100, 100, 100, 200], 32),
+    v4([168, 63, 129, 16], 32),
 ];
 
+/// What has to be allowed.
+const PRIVATE: [Network; 6] = [
+    v4([10, 0, 0, 0], 8),
+    v4([127, 0, 0, 0], 8),
+    v4([172, 16, 0, 0], 12),
+    v4([192, 168, 0, 0], 16),
+    v4([100, 64, 0, 0], 10),
+    v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+];
+
+/// Whether it is one of a private network, where http may do.
+pub(super) fn is_inside(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let carried = match address {
+        IpAddr::V6(v6) => carried_v4(v6),
+        IpAddr::V4(_) => Vec::new(),
+    };
+    kind(address) == Kind::Private || carried.into_iter().any(|v4| kind(IpAddr::V4(v4)) == Kind::Private)
+}
+
 fn kind(address: IpAddr) -> Kind {
-    if METADATA.contains(&address) {
-        return Kind::Never;
-    }
-    match address {
-        IpAddr::V4(v4) => kind_v4(v4),
-        IpAddr::V6(v6) => kind_v6(v6),
-    }
-}
-
-fn kind_v4(v4: Ipv4Addr) -> Kind {
-    match v4.octets() {
-        // This network; link-local; benchmarks; protocol assignments; multicast, reserved and broadcast.
-        [0, ..] | [169, 254, ..] | [198, 18 | 19, ..] | [192, 0, 0, _] | [224..=255, ..] => Kind::Never,
-        [10, ..] | [127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Kind::Private,
-        _ => Kind::Public,
-    }
-}
-
-fn kind_v6(v6: Ipv6Addr) -> Kind {
-    let first = v6.segments()[0];
-    if v6.is_loopback() || first & 0xfe00 == 0xfc00 {
+    let is_in = |networks: &[Network]| networks.iter().any(|network| network.contains(address));
+    if address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
         Kind::Private
-    } else if v6.is_unspecified()
-        || v6.is_multicast()
-        || first & 0xffc0 == 0xfe80
-        || first & 0xffc0 == 0xfec0
-        || v6.segments()[..6] == [0; 6]
-    {
-        // Link-local, the site-local of old, and IPv4-compatible addresses.
+    } else if is_in(&NEVER) {
         Kind::Never
+    } else if is_in(&PRIVATE) {
+        Kind::Private
     } else {
         Kind::Public
     }
 }
 
-/// Of NAT64 and 6to4: where such an address leads to.
-fn embedded_v4(v6: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = v6.segments();
-    let bits = match (a, b, c, d, e, f) {
-        (0x64, 0xff9b, ..) => [g, h],
-        (0x2002, ..) => [b, c],
-        _ => return None,
-    };
-    Some(Ipv4Addr::from_bits(u32::from(bits[0]) << 16 | u32::from(bits[1])))
+/// Where an address leads to that stands for an IPv4 address: of 6to4, of a translator without state, and of NAT64. The
+/// length of a NAT64 prefix that is not the well-known one can't be seen, so that each legal length is looked at; what
+/// begins with 0 is where that length is not, unless all do.
+fn carried_v4(v6: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let octets = v6.octets();
+    let at = |places: [usize; 4]| Ipv4Addr::from(places.map(|place| octets[place]));
+    match v6.segments() {
+        [0x2002, ..] => vec![at([2, 3, 4, 5])],
+        [0, 0, 0, 0, 0xffff, 0, ..] => vec![at(LAST_FOUR)],
+        [0x64, 0xff9b, ..] => {
+            // Octet 8 is never part of one (RFC 6052 §2.2).
+            let lengths = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], LAST_FOUR].map(at);
+            let carried: Vec<Ipv4Addr> = lengths.into_iter().filter(|v4| v4.octets()[0] != 0).collect();
+            if carried.is_empty() { lengths.to_vec() } else { carried }
+        }
+        _ => Vec::new(),
+    }
 }
+
+const LAST_FOUR: [usize; 4] = [12, 13, 14, 15];
 
 #[cfg(test)]
 mod tests {
@@ -176,10 +214,19 @@ mod tests {
             "fec0::1",
             "ff02::1",
             "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd00:42::42",
             "fd20:ce::254",
             "::ffff:169.254.169.254",
             "::169.254.169.254",
             "64:ff9b::169.254.169.254",
+            "64:ff9b::",
+            "64:ff9b:1::169.254.169.254",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:a9fe:a9:fe00:0:1",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:0:a9:fea9:fe00:0",
+            "::ffff:0:169.254.169.254",
             "2002:a9fe:a9fe::1",
         ] {
             assert!(!permits(&AllowPrivate::All, address), "{address}");
@@ -205,13 +252,46 @@ mod tests {
             "fd12::1",
             "::ffff:10.0.0.1",
             "64:ff9b::10.0.0.1",
+            "64:ff9b:1::10.0.0.1",
+            "64:ff9b:1:a00:0:100::",
+            "::ffff:0:10.0.0.1",
             "2002:a00:1::",
         ] {
             assert!(!permits(&AllowPrivate::No, address), "{address}");
             assert!(permits(&AllowPrivate::All, address), "{address}");
+            assert!(is_inside(address.parse().unwrap()), "{address}");
         }
-        for address in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "64:ff9b::1.1.1.1"] {
+        for address in [
+            "1.1.1.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "2606:4700::1111",
+            "64:ff9b::1.1.1.1",
+            "64:ff9b:1::1.1.1.1",
+            "64:ff9b:1:101:1:100::",
+        ] {
             assert!(permits(&AllowPrivate::No, address), "{address}");
+            assert!(!is_inside(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_network_in_which_nothing_is_connected_to_is_known() {
+        for (network, never) in [
+            ("169.254.0.0/16", true),
+            ("169.254.169.254", true),
+            ("fe80::/10", true),
+            ("fd00:ec2::/32", true),
+            ("240.0.0.0/4", true),
+            ("::", true),
+            ("::1", false),
+            ("0.0.0.0/0", false),
+            ("::/0", false),
+            ("10.0.0.0/8", false),
+            ("169.0.0.0/8", false),
+            ("fd00::/8", false),
+        ] {
+            assert_eq!(Network::parse(network).unwrap().is_never(), never, "{network}");
         }
     }
 

@@ -16,11 +16,12 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use oci::Problem;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
+    exchange::Place,
     failure::{Broken, Failure},
     metrics::Metrics,
 };
@@ -30,7 +31,7 @@ use crate::limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) first: u64,
-    /// Inclusive.
+    /// Inclusive, below the largest number.
     pub(super) last: u64,
     /// Length of the whole; `None`: `*`.
     pub(super) size_bytes: Option<u64>,
@@ -43,7 +44,7 @@ impl Span {
         let (first, last) = range.split_once('-')?;
         let (first, last) = (digits(first)?, digits(last)?);
         let size_bytes = if size == "*" { None } else { Some(digits(size)?) };
-        let fits = first <= last && size_bytes.is_none_or(|size| last < size);
+        let fits = first <= last && last < size_bytes.unwrap_or(u64::MAX);
         fits.then_some(Span { first, last, size_bytes })
     }
 
@@ -189,7 +190,7 @@ pub(super) struct Pump {
     pub(super) pace: Arc<Pace>,
     pub(super) metrics: Arc<Metrics>,
     /// Its place among the connections.
-    pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _place: Place,
 }
 
 impl Pump {
@@ -273,6 +274,8 @@ mod tests {
         assert_eq!(of("bytes 0-99/2048"), span(0, 99, Some(2048)));
         assert_eq!(of("Bytes 5-5/6"), span(5, 5, Some(6)));
         assert_eq!(of("bytes 0-99/*"), span(0, 99, None));
+        let most = u64::MAX;
+        assert_eq!(of(&format!("bytes 5-{}/*", most - 1)).map(Span::len), Some(most - 5));
         for wrong in [
             "",
             "bytes",
@@ -284,6 +287,8 @@ mod tests {
             "bytes 0-9",
             "items 0-9/10",
             "bytes 0-99999999999999999999/*",
+            "bytes 5-18446744073709551615/*",
+            "bytes 5-18446744073709551615/18446744073709551615",
             "bytes 0-9/10x",
         ] {
             assert_eq!(of(wrong), None, "{wrong}");

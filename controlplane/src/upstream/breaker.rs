@@ -26,7 +26,18 @@ enum State {
     Probing { openings: u32 },
 }
 
-/// The right to ask once. What came of it has to be told; dropped untold it was no answer.
+/// What a question has shown of the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// It answers.
+    There,
+    /// It can't be reached, or says that it has failed.
+    Failed,
+    /// It was not asked.
+    Nothing,
+}
+
+/// The right to ask once. What it showed has to be told; dropped untold it was nothing.
 pub(super) struct Passage<'b> {
     breaker: &'b Breaker,
     is_probe: bool,
@@ -39,20 +50,21 @@ impl Breaker {
         Breaker { state: Mutex::new(State::Closed { failures: 0 }), failures_max, pause }
     }
 
+    /// Whether there is any sense in waiting for a turn.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        self.state().check()
+    }
+
     /// May the upstream be asked?
     pub(super) fn pass(&self) -> Result<Passage<'_>, Failure> {
-        let now = Instant::now();
         let mut state = self.state();
+        state.check()?;
         let is_probe = match *state {
-            State::Closed { .. } => false,
-            State::Open { until, .. } if now < until => {
-                return Err(Failure::Breaker { retry_after_s: whole_seconds(until - now) });
-            }
+            State::Closed { .. } | State::Probing { .. } => false,
             State::Open { openings, .. } => {
                 *state = State::Probing { openings };
                 true
             }
-            State::Probing { .. } => return Err(Failure::Breaker { retry_after_s: 1 }),
         };
         Ok(Passage { breaker: self, is_probe, told: false })
     }
@@ -62,26 +74,29 @@ impl Breaker {
     }
 }
 
+impl State {
+    fn check(&self) -> Result<(), Failure> {
+        let now = Instant::now();
+        match *self {
+            State::Open { until, .. } if now < until => {
+                Err(Failure::Breaker { retry_after_s: whole_seconds(until - now) })
+            }
+            State::Probing { .. } => Err(Failure::Breaker { retry_after_s: 1 }),
+            State::Closed { .. } | State::Open { .. } => Ok(()),
+        }
+    }
+}
+
 impl Passage<'_> {
-    /// What came of it. An answer of any kind shows that the upstream is there.
-    pub(super) fn tell<T>(mut self, result: &Result<T, Failure>, metrics: &Metrics) {
+    /// What it showed.
+    pub(super) fn tell(mut self, shown: Shown, metrics: &Metrics) {
+        if shown == Shown::Nothing {
+            return;
+        }
         self.told = true;
-        let failed = match result {
-            Err(Failure::Unreachable { .. } | Failure::TimedOut | Failure::Server { .. }) => true,
-            Ok(_)
-            | Err(
-                Failure::Misbehaved { .. }
-                | Failure::BudgetSpent { .. }
-                | Failure::Denied
-                | Failure::CredentialRejected
-                | Failure::AddressRefused
-                | Failure::RedirectRefused { .. }
-                | Failure::Breaker { .. },
-            ) => false,
-        };
         let mut state = self.breaker.state();
         let openings = match *state {
-            _ if !failed => {
+            _ if shown == Shown::There => {
                 // Of those that were asked before it opened, a late answer is as good as a probe's.
                 *state = State::Closed { failures: 0 };
                 return;
@@ -119,11 +134,11 @@ mod tests {
     const PAUSE: Duration = Duration::from_secs(10);
 
     fn fail(breaker: &Breaker) {
-        breaker.pass().unwrap().tell::<()>(&Err(Failure::TimedOut), &Metrics::default());
+        breaker.pass().unwrap().tell(Shown::Failed, &Metrics::default());
     }
 
     fn succeed(breaker: &Breaker) {
-        breaker.pass().unwrap().tell(&Ok(()), &Metrics::default());
+        breaker.pass().unwrap().tell(Shown::There, &Metrics::default());
     }
 
     fn waits_s(breaker: &Breaker) -> Option<u32> {
@@ -148,7 +163,7 @@ mod tests {
         tokio::time::advance(PAUSE).await;
         let probe = breaker.pass().unwrap();
         assert_eq!(waits_s(&breaker), Some(1), "one probe at a time");
-        probe.tell(&Ok(()), &Metrics::default());
+        probe.tell(Shown::There, &Metrics::default());
         assert_eq!(waits_s(&breaker), None);
     }
 
@@ -171,5 +186,18 @@ mod tests {
         tokio::time::advance(PAUSE).await;
         drop(breaker.pass().unwrap());
         assert!(breaker.pass().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_asked_nobody_leaves_it_open() {
+        let breaker = Breaker::new(2, PAUSE);
+        fail(&breaker);
+        fail(&breaker);
+        tokio::time::advance(PAUSE).await;
+        breaker.pass().unwrap().tell(Shown::Nothing, &Metrics::default());
+        let probe = breaker.pass().unwrap();
+        assert_eq!(waits_s(&breaker), Some(1), "the next is a probe again");
+        probe.tell(Shown::Failed, &Metrics::default());
+        assert_eq!(waits_s(&breaker), Some(20));
     }
 }

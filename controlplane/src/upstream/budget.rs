@@ -1,6 +1,7 @@
 //! What an upstream still gives, and when it may be asked again.
 //!
-//! Invariants: after a refusal nobody asks before the time that the upstream named. A question waits for that only if it
+//! Invariants: after a refusal nobody asks before the time that the upstream named, whatever it still answers to those who
+//! had asked before. A question waits for that only if it
 //! comes within its deadline, and only [`limits::BUDGET_WAITERS`] wait; all others are told when to come again.
 //!
 //! Spec: RFC 9110 §10.2.3; Docker Hub's `ratelimit-limit: 100;w=21600`.
@@ -49,6 +50,30 @@ struct Pause {
     refusals: u32,
 }
 
+impl State {
+    /// What headers say of how much is left. Those that say nothing change nothing.
+    fn read(&mut self, headers: &HeaderMap) {
+        let (limit, window_s) = number(headers, "ratelimit-limit");
+        let (remaining, _) = number(headers, "ratelimit-remaining");
+        if limit.is_some() || remaining.is_some() {
+            self.told = Budget { limit, remaining, window_s, paused_s: 0 };
+        }
+    }
+
+    fn pause(&mut self, cost: Cost) -> &mut Pause {
+        match cost {
+            Cost::Pull => &mut self.pulls,
+            Cost::Nothing => &mut self.all,
+        }
+    }
+}
+
+impl Pause {
+    fn is_over_at(&self, asked: Instant) -> bool {
+        self.until.is_none_or(|until| until <= asked)
+    }
+}
+
 impl Budgets {
     /// After a refusal nobody asks for `pause` at least.
     pub(super) fn new(pause: Duration) -> Budgets {
@@ -79,29 +104,41 @@ impl Budgets {
         pulls.max(state.all.until).filter(|until| *until > now)
     }
 
-    /// What the head of an answer says. `refused`: it is a 429.
-    pub(super) fn note(&self, cost: Cost, headers: &HeaderMap, refused: bool) {
+    /// Why it may not be asked now, if so.
+    pub(super) fn spent(&self, cost: Cost) -> Option<Failure> {
+        let now = Instant::now();
+        let until = self.paused_until(cost, now)?;
+        Some(Failure::BudgetSpent { retry_after_s: whole_seconds(until - now) })
+    }
+
+    /// What was asked at `asked` was answered, and these are the answer's headers.
+    pub(super) fn answered(&self, cost: Cost, asked: Instant, headers: &HeaderMap) {
         let mut state = self.state();
-        let (limit, window_s) = number(headers, "ratelimit-limit");
-        let (remaining, _) = number(headers, "ratelimit-remaining");
-        if limit.is_some() || remaining.is_some() {
-            state.told = Budget { limit, remaining, window_s, paused_s: 0 };
-        }
-        let spent = remaining == Some(0);
-        let pause = match cost {
-            Cost::Pull => &mut state.pulls,
-            Cost::Nothing => &mut state.all,
-        };
-        if !refused {
+        state.read(headers);
+        let pause = state.pause(cost);
+        if pause.is_over_at(asked) {
             *pause = Pause::default();
-            return;
+        }
+    }
+
+    /// It was refused (429), and these are the refusal's headers. What to tell who can't wait.
+    pub(super) fn refused(&self, cost: Cost, asked: Instant, headers: &HeaderMap) -> Failure {
+        let mut state = self.state();
+        state.read(headers);
+        let is_spent = number(headers, "ratelimit-remaining").0 == Some(0);
+        let pause = state.pause(cost);
+        // Those that were on their way together are refused once.
+        if pause.is_over_at(asked) {
+            pause.refusals = pause.refusals.saturating_add(1);
         }
         // Without a word of the upstream's: twice as long each time; and a spent budget does not come back in seconds.
-        let doubled = 1 << pause.refusals.min(limits::BUDGET_DOUBLINGS);
-        let guess = self.pause * if spent { limits::BUDGET_SPENT_PAUSES } else { doubled };
+        let doubled = 1 << pause.refusals.saturating_sub(1).min(limits::BUDGET_DOUBLINGS);
+        let guess = self.pause * if is_spent { limits::BUDGET_SPENT_PAUSES } else { doubled };
         let told = retry_after(headers).map(|told| told.max(self.pause).min(limits::RETRY_AFTER));
-        pause.refusals = pause.refusals.saturating_add(1);
-        pause.until = Some(Instant::now() + told.unwrap_or(guess));
+        let now = Instant::now();
+        let until = (now + told.unwrap_or(guess)).max(pause.until.unwrap_or(now));
+        pause.until = Some(until);
+        Failure::BudgetSpent { retry_after_s: whole_seconds(until - now) }
     }
 
     /// What is known of it now.
@@ -115,6 +152,12 @@ impl Budgets {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a refusal says that binds nobody but who was refused.
+pub(super) fn refusal(headers: &HeaderMap) -> Failure {
+    let told = retry_after(headers).unwrap_or_default().min(limits::RETRY_AFTER);
+    Failure::BudgetSpent { retry_after_s: whole_seconds(told) }
 }
 
 /// `100;w=21600`: a number and its window in seconds.
@@ -141,6 +184,8 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use http::{HeaderName, HeaderValue};
+
+    use tokio::time::advance;
 
     use super::*;
 
@@ -179,10 +224,10 @@ mod tests {
         let budgets = Budgets::new(PAUSE);
         assert_eq!(budgets.read(), Budget::default());
         let told = headers(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "99;w=21600")]);
-        budgets.note(Cost::Pull, &told, false);
+        budgets.answered(Cost::Pull, Instant::now(), &told);
         let expect = Budget { limit: Some(100), remaining: Some(99), window_s: Some(21600), paused_s: 0 };
         assert_eq!(budgets.read(), expect);
-        budgets.note(Cost::Nothing, &headers(&[]), false);
+        budgets.answered(Cost::Nothing, Instant::now(), &headers(&[]));
         assert_eq!(budgets.read(), expect);
     }
 
@@ -190,13 +235,13 @@ mod tests {
     async fn a_question_waits_when_that_helps() {
         let budgets = Budgets::new(PAUSE);
         let begun = Instant::now();
-        budgets.note(Cost::Pull, &headers(&[("retry-after", "9")]), true);
+        budgets.refused(Cost::Pull, Instant::now(), &headers(&[("retry-after", "9")]));
         budgets.wait(Cost::Nothing, begun + WAIT).await.unwrap();
         assert_eq!(begun.elapsed(), Duration::ZERO, "a HEAD costs no pull");
         budgets.wait(Cost::Pull, begun + WAIT).await.unwrap();
         assert!(begun.elapsed() >= Duration::from_secs(9));
         let asked = Instant::now();
-        budgets.note(Cost::Pull, &headers(&[("retry-after", "16")]), true);
+        budgets.refused(Cost::Pull, Instant::now(), &headers(&[("retry-after", "16")]));
         let told = budgets.wait(Cost::Pull, asked + WAIT).await;
         assert_eq!(told, Err(Failure::BudgetSpent { retry_after_s: 16 }));
         assert_eq!(asked.elapsed(), Duration::ZERO, "what does not help is not waited for");
@@ -205,31 +250,51 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_word_the_pause_doubles_and_ends_with_an_answer() {
         let budgets = Budgets::new(PAUSE);
-        for seconds in [1, 2, 4, 8, 16] {
-            budgets.note(Cost::Pull, &headers(&[]), true);
-            assert_eq!(budgets.read().paused_s, seconds);
+        let word = headers(&[]);
+        for doublings in (0..=limits::BUDGET_DOUBLINGS).chain([limits::BUDGET_DOUBLINGS]) {
+            let asked = Instant::now();
+            for _ in 0..3 {
+                budgets.refused(Cost::Pull, asked, &word);
+            }
+            assert_eq!(budgets.read().paused_s, 1 << doublings, "three together are one refusal");
+            advance(PAUSE * (1 << doublings)).await;
         }
-        for _ in 0..20 {
-            budgets.note(Cost::Pull, &headers(&[]), true);
-        }
-        assert_eq!(budgets.read().paused_s, 1 << limits::BUDGET_DOUBLINGS);
-        budgets.note(Cost::Pull, &headers(&[]), false);
-        assert_eq!(budgets.read().paused_s, 0);
-        budgets.note(Cost::Pull, &headers(&[("ratelimit-remaining", "0;w=21600")]), true);
+        budgets.answered(Cost::Pull, Instant::now(), &word);
+        budgets.refused(Cost::Pull, Instant::now(), &word);
+        assert_eq!(budgets.read().paused_s, 1);
+        budgets.refused(Cost::Pull, Instant::now(), &headers(&[("ratelimit-remaining", "0;w=21600")]));
         assert_eq!(budgets.read().paused_s, u64::from(limits::BUDGET_SPENT_PAUSES));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_answer_does_not_end_a_pause() {
+        let budgets = Budgets::new(PAUSE);
+        let asked = Instant::now();
+        advance(PAUSE).await;
+        budgets.refused(Cost::Pull, asked, &headers(&[("retry-after", "3600")]));
+        budgets.answered(Cost::Pull, asked, &headers(&[]));
+        assert_eq!(budgets.read().paused_s, 3600);
+        // Nor does a refusal that names less.
+        budgets.refused(Cost::Pull, asked, &headers(&[("retry-after", "1")]));
+        assert_eq!(budgets.read().paused_s, 3600);
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!(budgets.read().paused_s, 0);
+        budgets.answered(Cost::Pull, asked, &headers(&[]));
+        budgets.refused(Cost::Pull, Instant::now(), &headers(&[]));
+        assert_eq!(budgets.read().paused_s, 2, "what was asked before it says nothing of now");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_an_upstream_may_ask_for_has_a_bound() {
         let budgets = Budgets::new(PAUSE);
-        budgets.note(Cost::Pull, &headers(&[("retry-after", "999999999")]), true);
+        budgets.refused(Cost::Pull, Instant::now(), &headers(&[("retry-after", "999999999")]));
         assert_eq!(budgets.read().paused_s, limits::RETRY_AFTER.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_so_many_wait() {
         let budgets = std::sync::Arc::new(Budgets::new(PAUSE));
-        budgets.note(Cost::Nothing, &headers(&[("retry-after", "9")]), true);
+        budgets.refused(Cost::Nothing, Instant::now(), &headers(&[("retry-after", "9")]));
         let deadline = Instant::now() + WAIT;
         let waiters: Vec<_> = (0..limits::BUDGET_WAITERS)
             .map(|_| {

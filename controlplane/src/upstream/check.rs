@@ -1,12 +1,12 @@
 //! What `gantry doctor` asks about an upstream, one step after the other.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use oci::{Reference, RepositoryName};
 
 use super::{
     Accept, Check, Step, Upstream,
     budget::Cost,
-    exchange::{Answer, Question},
+    exchange::{Among, Answer, Question},
     failure::Failure,
     known,
 };
@@ -46,11 +46,17 @@ async fn base(upstream: &Upstream) -> Step {
         url: base.with(format!("{}/v2/", base.path_and_query)),
         repository: None,
         cost: Cost::Nothing,
+        among: Among::Documents,
         headers: HeaderMap::new(),
         stays: true,
     };
-    match upstream.shared.exchange.ask(&question).await? {
-        Answer::Response(response) => Ok(format!("{:?}, {}", response.version(), response.status())),
+    match upstream.shared.exchange.ask(&question).await?.0 {
+        Answer::Response(response) if response.status() == StatusCode::OK => {
+            Ok(format!("{:?}, {}", response.version(), response.status()))
+        }
+        Answer::Response(_) => Err(Failure::Misbehaved {
+            why: "there is no registry at this URL: /v2/ behind it is not answered 200",
+        }),
         Answer::LeftHost => Err(Failure::RedirectRefused { why: "the base path is at another host" }),
     }
 }

@@ -1,7 +1,8 @@
 //! From a URL to a connection: names are resolved here, and what is connected to is what was checked.
 //!
 //! Invariants: no address is connected to that [`AllowPrivate`] does not permit, whether it came from a name or stood
-//! in the URL, of the upstream, of a redirect or of a realm. Behind a proxy the host must be on a list in its place.
+//! in the URL, of the upstream, of a redirect or of a realm; without TLS only a private one. Behind a proxy the host must
+//! be on a list in its place.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::{
-    addresses::AllowPrivate,
+    addresses::{AllowPrivate, is_inside},
     failure::Failure,
     known::{self, HostPattern},
     secret::Secret,
@@ -67,9 +68,10 @@ impl Connector {
         Connector(Arc::new(Shared { own, allow, tls, proxy, realms, proxy_hosts, connect }))
     }
 
-    /// The addresses of a host that may be connected to, in the resolver's order.
+    /// The addresses of a host that are tried for a connection, within the time that one has.
     pub(super) async fn addresses(&self, authority: &Authority) -> Result<Vec<SocketAddr>, Failure> {
-        self.0.addresses(authority).await
+        let found = timeout(self.0.connect, self.0.addresses(authority)).await;
+        Ok(tried(found.map_err(|_late| Failure::TimedOut)??))
     }
 
     /// Through which proxy everything goes.
@@ -112,10 +114,11 @@ impl Shared {
         secured(stream, &authority.host, config).await
     }
 
+    /// Those that may be connected to, in the resolver's order.
     async fn addresses(&self, authority: &Authority) -> Result<Vec<SocketAddr>, Failure> {
         let found = resolved(authority).await?;
-        let (mut good, refused): (Vec<SocketAddr>, Vec<SocketAddr>) =
-            found.into_iter().partition(|address| self.allow.permits(address.ip()));
+        let (good, refused): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            found.into_iter().partition(|address| self.may_connect(authority, address.ip()));
         if let Some(address) = refused.first() {
             tracing::debug!(%authority, %address, "an address is not connected to");
         }
@@ -126,8 +129,12 @@ impl Shared {
                 Failure::AddressRefused
             });
         }
-        good.truncate(limits::ADDRESSES);
         Ok(good)
+    }
+
+    /// What is sent without TLS does not leave the private networks.
+    fn may_connect(&self, authority: &Authority, ip: IpAddr) -> bool {
+        self.allow.permits(ip) && (authority.https || is_inside(ip))
     }
 
     async fn through(&self, proxy: &ProxyHost, authority: &Authority) -> Result<Stream, Failure> {
@@ -189,11 +196,10 @@ async fn resolved(authority: &Authority) -> Result<Vec<SocketAddr>, Failure> {
     Ok(found.map_err(|error| Failure::unreachable(format_args!("{}: {error}", authority.host)))?.collect())
 }
 
-/// The first of these that takes a connection: each gets a head start before the next is tried beside it, and the two
-/// families take turns (RFC 8305).
+/// The first of these that takes a connection: each gets a head start before the next is tried beside it (RFC 8305).
 async fn dial(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
     let mut attempts = JoinSet::new();
-    for (place, address) in in_turns(addresses).into_iter().take(limits::ADDRESSES).enumerate() {
+    for (place, address) in tried(addresses).into_iter().enumerate() {
         attempts.spawn(async move {
             if place > 0 {
                 sleep(limits::HEAD_START * u32::try_from(place).unwrap_or(u32::MAX)).await;
@@ -214,6 +220,14 @@ async fn dial(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
         }
     }
     Err(Failure::unreachable(why))
+}
+
+/// As many of them as are tried. The two families take turns before the rest is left out, so that many addresses of a
+/// family that leads nowhere leave room for the other.
+fn tried(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut turns = in_turns(addresses);
+    turns.truncate(limits::ADDRESSES);
+    turns
 }
 
 fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
@@ -240,7 +254,10 @@ async fn secured(stream: Stream, host: &str, config: &Arc<ClientConfig>) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{Upstream, UpstreamSettings},
+        *,
+    };
 
     #[test]
     fn the_families_take_turns() {
@@ -249,5 +266,26 @@ mod tests {
         let expect = ["[::1]:1", "1.1.1.1:1", "[::2]:1", "[::3]:1"].map(address);
         assert_eq!(in_turns(given.to_vec()), expect);
         assert_eq!(in_turns(vec![]), []);
+    }
+
+    /// ADDRESSES.
+    #[test]
+    fn many_addresses_of_one_family_leave_room_for_the_other() {
+        let of = |host: String| -> SocketAddr { format!("{host}:1").parse().unwrap() };
+        let v6 = (0..limits::ADDRESSES + 2).map(|n| of(format!("[::{n}]")));
+        let v4 = (0..2).map(|n| of(format!("1.1.1.{n}")));
+        let tried = tried(v6.chain(v4).collect());
+        assert_eq!(tried.len(), limits::ADDRESSES);
+        assert_eq!(tried.iter().filter(|address| address.is_ipv4()).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn http_stays_inside() {
+        let settings = UpstreamSettings {
+            allow_private_addresses: AllowPrivate::All,
+            ..UpstreamSettings::new("a", "http://1.1.1.1")
+        };
+        let upstream = Upstream::new(settings).unwrap();
+        assert_eq!(upstream.check().await.addresses, Err(Failure::AddressRefused));
     }
 }

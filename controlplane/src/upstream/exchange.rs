@@ -1,8 +1,10 @@
-//! A question on its way: admission, breaker, budget, authorization, redirects, and back.
+//! A question on its way: budget, admission, breaker, authorization, redirects, and back.
 //!
-//! Invariants: an `Authorization` is sent to the upstream's own scheme, host and port, and never to another. Each attempt
-//! begins at the registry's URL: where it redirected before is not remembered. At most one token is fetched for a 401,
-//! and one new attempt made for a target that refuses.
+//! Invariants: who waits for the budget holds no place that others could use. What another host says to which the upstream
+//! redirected is nothing about the upstream: neither its budget nor its breaker hears of it. An `Authorization` is sent to
+//! the upstream's own scheme, host and port, and never to another. Each attempt begins at the registry's URL: where it
+//! redirected before is not remembered. At most one token is fetched for a 401, and one new attempt made for a target that
+//! refuses.
 //!
 //! Spec: RFC 9110 §15.4.
 
@@ -15,15 +17,15 @@ use hyper::body::Incoming;
 use oci::RepositoryName;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 use super::{
     USER_AGENT,
     accounts::{Account, Accounts},
     body,
-    breaker::Breaker,
-    budget::Cost,
+    breaker::{Breaker, Shown},
+    budget::{self, Cost},
     challenge::Challenge,
     failure::Failure,
     metrics::Metrics,
@@ -42,10 +44,21 @@ pub(super) struct Question<'q> {
     /// What a token is for; `None`: the registry as a whole.
     pub(super) repository: Option<&'q RepositoryName>,
     pub(super) cost: Cost,
+    pub(super) among: Among,
     pub(super) headers: HeaderMap,
     /// A redirect to another host is not followed, but told as [`Answer::LeftHost`].
     pub(super) stays: bool,
 }
+
+/// Those that ask at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Among {
+    Documents,
+    Blobs,
+}
+
+/// A place among them, to be kept until the body has been read.
+pub(super) type Place = OwnedSemaphorePermit;
 
 /// An answer that means something: 2xx, 304, 404, 416, and the 403 or 405 of a HEAD.
 pub(super) enum Answer {
@@ -66,75 +79,82 @@ pub(super) struct Exchange {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// How one attempt ended.
-struct Walked {
-    answer: Answer,
-    /// At the upstream itself, not at where it redirected us.
-    at_home: bool,
+/// How far an attempt has come.
+#[derive(Default)]
+struct Progress {
+    /// The upstream has answered anything at all.
+    answered: bool,
+    /// Where it redirected us to is asked, not the upstream itself.
+    is_elsewhere: bool,
+}
+
+impl Progress {
+    fn shown(&self, end: &Result<Answer, Failure>) -> Shown {
+        let failed = match end {
+            Err(Failure::Unreachable { .. } | Failure::TimedOut | Failure::Server { .. }) => true,
+            Ok(Answer::Response(response)) => response.status().is_server_error(),
+            Ok(Answer::LeftHost) | Err(_) => false,
+        };
+        match (failed && !self.is_elsewhere, self.answered) {
+            (true, _) => Shown::Failed,
+            (false, true) => Shown::There,
+            (false, false) => Shown::Nothing,
+        }
+    }
 }
 
 impl Exchange {
-    /// A place among those that ask at the same time, to be kept until the body has been read.
-    pub(super) async fn admit(&self, among: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Failure> {
-        let admitted = timeout(self.timeouts.budget_wait, Arc::clone(among).acquire_owned()).await;
-        let full = || {
-            let failure = Failure::BudgetSpent { retry_after_s: 1 };
-            self.metrics.failed(&failure);
-            failure
-        };
-        admitted.ok().and_then(Result::ok).ok_or_else(full)
-    }
-
     /// The answer's head; the body is still to come.
-    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Answer, Failure> {
-        let passage = self.breaker.pass().inspect_err(|failure| self.metrics.failed(failure))?;
+    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<(Answer, Place), Failure> {
         let answer = self.as_somebody(question).await;
-        passage.tell(&answer, &self.metrics);
         answer.inspect_err(|failure| {
             self.metrics.failed(failure);
             tracing::debug!(upstream = %self.own, path = question.url.path_and_query, %failure, "no answer");
         })
     }
 
-    async fn as_somebody(&self, question: &Question<'_>) -> Result<Answer, Failure> {
-        for _ in 0..self.accounts.tries() {
-            let (number, account) = self.accounts.pick(question.cost)?;
-            match self.within_budget(question, number, account).await {
-                Err(Failure::CredentialRejected) => {
-                    self.metrics.credential_rejected();
-                    tracing::warn!(upstream = %self.own, credentials = number + 1, "the realm rejected credentials");
-                    self.accounts.reject(account).await;
-                }
-                other => return other,
-            }
-        }
-        Err(Failure::CredentialRejected)
-    }
-
-    async fn within_budget(
-        &self,
-        question: &Question<'_>,
-        mut number: usize,
-        mut account: &Account,
-    ) -> Result<Answer, Failure> {
+    async fn as_somebody(&self, question: &Question<'_>) -> Result<(Answer, Place), Failure> {
         let deadline = Instant::now() + self.timeouts.budget_wait;
+        let mut tries = self.accounts.tries();
         loop {
+            let (number, account) = self.accounts.pick(question.cost)?;
+            self.breaker.check()?;
             account.budgets.wait(question.cost, deadline).await?;
-            let answer = self.authorized(question, number, account).await?;
-            let Answer::Response(response) = answer else { return Ok(answer) };
-            let status = response.status();
-            let refused = status == StatusCode::TOO_MANY_REQUESTS;
-            account.budgets.note(question.cost, response.headers(), refused);
-            if refused {
-                self.metrics.refused();
-                body::discard(response.into_body()).await;
-                (number, account) = self.accounts.pick(question.cost)?;
+            let place = self.admit(question.among, deadline).await?;
+            let asked = Instant::now();
+            if account.budgets.paused_until(question.cost, asked).is_some() {
+                // Somebody was refused while we waited for the place.
                 continue;
             }
-            return match status.as_u16() {
-                500..=599 => Err(Failure::Server { status: status.as_u16() }),
-                200 | 206 | 304 | 404 | 416 => Ok(Answer::Response(response)),
-                403 | 405 if question.method == Method::HEAD => Ok(Answer::Response(response)),
+            let passage = self.breaker.pass()?;
+            let mut progress = Progress::default();
+            let end = self.authorized(question, number, account, &mut progress).await;
+            passage.tell(progress.shown(&end), &self.metrics);
+            let response = match end {
+                Err(Failure::CredentialRejected) if tries > 1 => {
+                    tries -= 1;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+                Ok(Answer::LeftHost) => return Ok((Answer::LeftHost, place)),
+                Ok(Answer::Response(response)) => response,
+            };
+            let nothing = HeaderMap::new();
+            let told = if progress.is_elsewhere { &nothing } else { response.headers() };
+            if response.status() == StatusCode::TOO_MANY_REQUESTS {
+                self.metrics.refused();
+                if progress.is_elsewhere {
+                    return Err(budget::refusal(response.headers()));
+                }
+                account.budgets.refused(question.cost, asked, told);
+                body::discard(response.into_body()).await;
+                continue;
+            }
+            account.budgets.answered(question.cost, asked, told);
+            return match response.status().as_u16() {
+                status @ 500..=599 => Err(Failure::Server { status }),
+                200 | 206 | 304 | 404 | 416 => Ok((Answer::Response(response), place)),
+                403 | 405 if question.method == Method::HEAD => Ok((Answer::Response(response), place)),
                 _ => Err(Failure::Misbehaved {
                     why: "the upstream answered with a status that means nothing here",
                 }),
@@ -142,27 +162,39 @@ impl Exchange {
         }
     }
 
+    async fn admit(&self, among: Among, deadline: Instant) -> Result<Place, Failure> {
+        let places = match among {
+            Among::Documents => &self.documents,
+            Among::Blobs => &self.blobs,
+        };
+        let admitted = timeout_at(deadline, Arc::clone(places).acquire_owned()).await;
+        admitted.ok().and_then(Result::ok).ok_or(Failure::BudgetSpent { retry_after_s: 1 })
+    }
+
     async fn authorized(
         &self,
         question: &Question<'_>,
         number: usize,
         account: &Account,
+        progress: &mut Progress,
     ) -> Result<Answer, Failure> {
         let key = (number, question.repository.copied());
         let mut authorization = self.tokens.current(&key, account).await?;
         let mut renewed = false;
         let mut resolved_again = false;
         loop {
-            let Walked { answer, at_home } = self.walk(question, authorization.as_ref()).await?;
+            let answer = self.walk(question, authorization.as_ref(), progress).await?;
             let Answer::Response(response) = answer else { return Ok(answer) };
+            // What follows is between us, the upstream and its realm, unless this answer is the end.
+            let at_home = !std::mem::take(&mut progress.is_elsewhere);
             match response.status() {
                 StatusCode::FORBIDDEN if question.method == Method::HEAD => {}
                 StatusCode::UNAUTHORIZED if at_home => {
                     let challenge = Challenge::of(response.headers()).ok_or(Failure::Denied)?;
                     body::discard(response.into_body()).await;
-                    if renewed {
-                        let is_basic = challenge == Challenge::Basic;
-                        return Err(if is_basic { Failure::CredentialRejected } else { Failure::Denied });
+                    // A password that is refused is given up by `renewed`.
+                    if renewed && challenge != Challenge::Basic {
+                        return Err(Failure::Denied);
                     }
                     renewed = true;
                     let refused = authorization.as_ref();
@@ -184,6 +216,7 @@ impl Exchange {
                 }
                 _ => {}
             }
+            progress.is_elsewhere = !at_home;
             return Ok(Answer::Response(response));
         }
     }
@@ -192,17 +225,20 @@ impl Exchange {
         &self,
         question: &Question<'_>,
         authorization: Option<&Authorization>,
-    ) -> Result<Walked, Failure> {
+        progress: &mut Progress,
+    ) -> Result<Answer, Failure> {
         let mut url = question.url.clone();
         let mut redirects = 0;
         loop {
             let at_home = url.authority == self.own;
             let request = self.request(question, &url, authorization.filter(|_| at_home))?;
             self.metrics.requested();
+            progress.is_elsewhere = !at_home;
             let response = self.transport.send(request).await?;
+            progress.answered |= at_home;
             let location = match response.status().as_u16() {
                 301 | 302 | 303 | 307 | 308 => response.headers().get(header::LOCATION),
-                _ => return Ok(Walked { answer: Answer::Response(response), at_home }),
+                _ => return Ok(Answer::Response(response)),
             };
             let target = location.and_then(|location| url.join(location.to_str().ok()?));
             let refused = |why| Failure::RedirectRefused { why };
@@ -211,7 +247,7 @@ impl Exchange {
                 return Err(refused("the upstream redirects from https to http"));
             }
             if question.stays && target.authority != self.own {
-                return Ok(Walked { answer: Answer::LeftHost, at_home });
+                return Ok(Answer::LeftHost);
             }
             if redirects == limits::REDIRECTS {
                 return Err(refused("the upstream redirects without end"));

@@ -42,7 +42,8 @@ pub enum Failure {
     Denied,
     /// The realm does not know our own credentials.
     CredentialRejected,
-    /// The host has only addresses that are never connected to, or not without `allow_private_addresses`.
+    /// The host has only addresses that are never connected to, or not without `allow_private_addresses`, or not without
+    /// TLS.
     AddressRefused,
     /// A redirect that is not followed.
     RedirectRefused {
@@ -122,7 +123,9 @@ impl fmt::Display for Failure {
             Failure::Denied => f.write_str("it does not let us in there"),
             Failure::CredentialRejected => f.write_str("it does not know our credentials"),
             Failure::AddressRefused => {
-                f.write_str("its address is private or reserved; allow_private_addresses may allow it")
+                f.write_str(
+                "its address is private or reserved, which allow_private_addresses may allow, or public and asked by http",
+            )
             }
             Failure::RedirectRefused { why } => f.write_str(why),
             Failure::Breaker { retry_after_s } => {

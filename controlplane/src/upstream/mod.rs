@@ -19,6 +19,7 @@ mod connect;
 mod exchange;
 mod failure;
 mod known;
+mod link;
 mod metrics;
 mod secret;
 mod settings;
@@ -53,8 +54,9 @@ use body::{LeastRate, Pace, Pump, Span};
 use breaker::Breaker;
 use budget::Cost;
 use connect::{Connector, ProxyHost};
-use exchange::{Answer, Exchange, Question};
+use exchange::{Among, Answer, Exchange, Question};
 use known::HostPattern;
+use link::next_query;
 use tls::Tls;
 use tokens::Tokens;
 use transport::Transport;
@@ -89,6 +91,7 @@ impl Upstream {
             .filter(|url| !url.path_and_query.contains('?'))
             .ok_or_else(|| wrong("url", "it is not of the form https://host[:port][/path]"))?;
         base.path_and_query.truncate(base.path_and_query.trim_end_matches('/').len());
+        let timeouts = settings.timeouts;
         if !base.authority.https && !settings.allow_private_addresses.allows_some() {
             return Err(wrong(
                 "url",
@@ -97,6 +100,15 @@ impl Upstream {
         }
         if settings.connections_max < 2 {
             return Err(wrong("connections_max", "it takes two: one for blobs, one for documents"));
+        }
+        if base.path_and_query.ends_with("/v2") {
+            return Err(wrong("url", "it ends before /v2, which is put behind it"));
+        }
+        if timeouts.refused.is_zero() {
+            return Err(wrong(
+                "timeouts",
+                "`refused` is zero: an upstream that refuses would be asked without end",
+            ));
         }
         if settings.breaker_failures == 0 {
             return Err(wrong("breaker_failures", "it takes at least one failure"));
@@ -112,9 +124,9 @@ impl Upstream {
             return Err(wrong("credentials", "the command is empty"));
         }
         let own = base.authority.clone();
-        let timeouts = settings.timeouts;
         let connector = connector(&settings, &own)?;
-        let transport = Transport::new(connector.clone(), timeouts.first_byte.max(timeouts.connect));
+        let patience = timeouts.first_byte.max(timeouts.connect);
+        let transport = Transport::new(connector.clone(), patience, settings.connections_max);
         let metrics = Arc::new(Metrics::default());
         let realms = patterns("realms", &settings.realms)?;
         let tokens =
@@ -150,10 +162,10 @@ impl Upstream {
         accept: &Accept,
     ) -> Result<Option<Described>, Failure> {
         let exchange = &self.shared.exchange;
-        let place = exchange.admit(&exchange.documents).await?;
         let mut question = self.question(Method::HEAD, repository, &format!("manifests/{reference}"));
         insert(&mut question.headers, header::ACCEPT, accept.as_str())?;
-        let response = match exchange.ask(&question).await? {
+        let (answer, place) = exchange.ask(&question).await?;
+        let response = match answer {
             Answer::Response(response) => response,
             Answer::LeftHost => return Ok(None),
         };
@@ -216,13 +228,12 @@ impl Upstream {
         digest: &Digest,
     ) -> Result<Option<Option<u64>>, Failure> {
         let exchange = &self.shared.exchange;
-        let _place = exchange.admit(&exchange.documents).await?;
         let mut question = self.question(Method::HEAD, repository, &format!("blobs/{digest}"));
-        let mut response = response(exchange.ask(&question).await?)?;
+        let mut response = response(exchange.ask(&question).await?.0)?;
         if matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED) {
             question.method = Method::GET;
             insert(&mut question.headers, header::RANGE, "bytes=0-0")?;
-            response = self::response(exchange.ask(&question).await?)?;
+            response = self::response(exchange.ask(&question).await?.0)?;
         }
         let headers = response.headers();
         match response.status() {
@@ -251,8 +262,8 @@ impl Upstream {
         to: Option<u64>,
     ) -> Result<Option<Fetched>, Failure> {
         let exchange = &self.shared.exchange;
-        let permit = exchange.admit(&exchange.blobs).await?;
         let mut question = self.question(Method::GET, repository, &format!("blobs/{digest}"));
+        question.among = Among::Blobs;
         let range = match to {
             None if from == 0 => None,
             None => Some(format!("bytes={from}-")),
@@ -261,8 +272,8 @@ impl Upstream {
         if let Some(range) = &range {
             insert(&mut question.headers, header::RANGE, range)?;
         }
-        let response = response(exchange.ask(&question).await?)?;
-        let (head, body) = response.into_parts();
+        let (answer, place) = exchange.ask(&question).await?;
+        let (head, body) = response(answer)?.into_parts();
         let (start, size_bytes, announced) = match head.status {
             StatusCode::NOT_FOUND => return Ok(None),
             StatusCode::OK => {
@@ -288,7 +299,7 @@ impl Upstream {
             least: LeastRate::new(exchange.timeouts.body_rate_min_bytes, exchange.timeouts.body_rate_grace),
             pace: Arc::clone(&self.shared.pace),
             metrics: Arc::clone(&exchange.metrics),
-            _permit: permit,
+            _place: place,
         };
         Ok(Some(Fetched { start, size_bytes, bytes: pump.start() }))
     }
@@ -343,6 +354,7 @@ impl Upstream {
             url: base.with(format!("{}/v2/{repository}/{path}", base.path_and_query)),
             repository: Some(repository),
             cost: Cost::Nothing,
+            among: Among::Documents,
             headers: HeaderMap::new(),
             stays: false,
         }
@@ -350,8 +362,8 @@ impl Upstream {
 
     async fn document(&self, question: &Question<'_>) -> Result<Document, Failure> {
         let exchange = &self.shared.exchange;
-        let _place = exchange.admit(&exchange.documents).await?;
-        let response = match exchange.ask(question).await? {
+        let (answer, _place) = exchange.ask(question).await?;
+        let response = match answer {
             Answer::Response(response) => response,
             Answer::LeftHost => return Ok(Document::Absent),
         };
@@ -412,20 +424,6 @@ fn digest_header(headers: &HeaderMap) -> Option<Digest> {
 
 fn media_type(headers: &HeaderMap) -> Option<MediaType> {
     MediaType::parse(headers.get(header::CONTENT_TYPE)?.to_str().ok()?).ok()
-}
-
-/// The query of `Link: <…?query>; rel="next"`, whatever host it names: it is asked of the same list.
-fn next_query(headers: &HeaderMap) -> Option<String> {
-    let values = headers.get_all(header::LINK).iter().filter_map(|value| value.to_str().ok());
-    let links = values
-        .flat_map(|value| value.split(','))
-        .filter_map(|link| link.trim().strip_prefix('<')?.split_once('>'));
-    let is_next = |parameters: &str| {
-        parameters.split(';').map(str::trim).any(|one| matches!(one, "rel=\"next\"" | "rel=next"))
-    };
-    let (target, _) = links.into_iter().find(|(_, parameters)| is_next(parameters))?;
-    let (_, query) = target.split_once('?')?;
-    Some(query.split('#').next().unwrap_or_default().to_owned())
 }
 
 fn patterns(field: &'static str, texts: &[String]) -> Result<Vec<HostPattern>, SettingsError> {

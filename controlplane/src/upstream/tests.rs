@@ -16,7 +16,17 @@ fn refused(change: impl FnOnce(&mut UpstreamSettings)) -> &'static str {
 fn what_is_wrong_is_said_by_its_field() {
     assert_eq!(refused(|_| {}), "nothing");
     assert_eq!(refused(|all| all.url = "https://a:5000/artifactory/docker/".into()), "nothing");
-    for url in ["", "a", "docker.io", "ftp://a", "https://u:p@a", "https://a?b", "http://a"] {
+    for url in [
+        "",
+        "a",
+        "docker.io",
+        "ftp://a",
+        "https://u:p@a",
+        "https://a?b",
+        "http://a",
+        "https://a/v2",
+        "https://a/b/v2/",
+    ] {
         assert_eq!(refused(|all| all.url = url.into()), "url", "{url}");
     }
     let http = |all: &mut UpstreamSettings| {
@@ -26,6 +36,7 @@ fn what_is_wrong_is_said_by_its_field() {
     assert_eq!(refused(http), "nothing");
     assert_eq!(refused(|all| all.connections_max = 1), "connections_max");
     assert_eq!(refused(|all| all.breaker_failures = 0), "breaker_failures");
+    assert_eq!(refused(|all| all.timeouts.refused = Duration::ZERO), "timeouts");
     assert_eq!(refused(|all| all.bytes_per_second_max = Some(0)), "bytes_per_second_max");
     assert_eq!(refused(|all| all.realms = vec!["https://a".into()]), "realms");
     assert_eq!(refused(|all| all.proxy_hosts = vec!["".into()]), "proxy_hosts");
@@ -51,29 +62,6 @@ fn a_secret_is_in_no_debug_text() {
     settings.proxy =
         Some(Proxy { url: "http://a:1".into(), credentials: Some(("u".into(), "hunter2".into())) });
     assert!(!format!("{settings:?}").contains("hunter2"));
-}
-
-#[test]
-fn the_next_page_is_the_query_of_the_link() {
-    let next = |values: &[&str]| {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            headers.append(header::LINK, HeaderValue::from_str(value).unwrap());
-        }
-        next_query(&headers)
-    };
-    for (values, expect) in [
-        (&[r#"</v2/a/tags/list?last=b&n=2>; rel="next""#][..], Some("last=b&n=2")),
-        (&[r#"<https://other/v2/a/tags/list?last=b>; rel=next"#], Some("last=b")),
-        (&[r#"</a?x>; rel="prev", </a?y>; rel="next""#], Some("y")),
-        (&[r#"</a?x>; rel="prev""#, r#"</a?y#z>; title="t"; rel="next""#], Some("y")),
-        (&[r#"</a>; rel="next""#], None),
-        (&[r#"</a?x>; rel="prev""#], None),
-        (&["nonsense"], None),
-        (&[], None),
-    ] {
-        assert_eq!(next(values).as_deref(), expect, "{values:?}");
-    }
 }
 
 #[test]

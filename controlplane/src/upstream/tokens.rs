@@ -2,7 +2,8 @@
 //!
 //! Owns: what each repository's challenge was, so that the next token needs no refusal first.
 //!
-//! Invariants: a realm is asked only if it belongs to the upstream; its redirects are not followed. What failed while
+//! Invariants: a realm is asked only if it belongs to the upstream, and not while it has asked not to be; its redirects
+//! are not followed. A login is only given up when the realm refuses it for nothing in particular. What failed while
 //! somebody waited for it failed for him too. At most [`limits::TOKENS`] are kept; a map that is looked at under a mutex
 //! is enough for so few, and each entry needs a lock to be waited on anyway.
 //!
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use oci::RepositoryName;
 use serde_json::Value;
@@ -25,14 +26,13 @@ use super::{
     USER_AGENT,
     accounts::{Account, Login},
     body,
-    budget::retry_after,
+    budget::Cost,
     challenge::{Bearer, Challenge},
     failure::Failure,
     known::{HostPattern, may_hand_out_tokens},
     metrics::Metrics,
     transport::Transport,
     url::{Authority, percent_encoded},
-    whole_seconds,
 };
 use crate::limits;
 
@@ -61,6 +61,7 @@ type Slot = tokio::sync::Mutex<State>;
 #[derive(Default)]
 struct State {
     challenge: Option<Challenge>,
+    /// A token, and until when it is used. What a password makes is made anew each time.
     current: Option<(Authorization, Instant)>,
     failed: Option<(Instant, Failure)>,
 }
@@ -74,17 +75,26 @@ impl State {
 
 /// The value of an `Authorization`.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Authorization(HeaderValue);
+pub(super) struct Authorization {
+    value: HeaderValue,
+    /// What it is made of, if that is shown as it is.
+    login: Option<Login>,
+}
 
 impl Authorization {
     fn new(text: &str) -> Option<Authorization> {
         let mut value = HeaderValue::from_str(text).ok()?;
         value.set_sensitive(true);
-        Some(Authorization(value))
+        Some(Authorization { value, login: None })
+    }
+
+    fn basic(login: Login) -> Option<Authorization> {
+        let Authorization { value, .. } = Authorization::new(login.basic()?.reveal())?;
+        Some(Authorization { value, login: Some(login) })
     }
 
     pub(super) fn value(&self) -> HeaderValue {
-        self.0.clone()
+        self.value.clone()
     }
 }
 
@@ -115,6 +125,7 @@ impl Tokens {
     }
 
     /// What to send after `refused` was answered with `challenge`. Who comes after another renewed it gets the new one.
+    /// Errors: `CredentialRejected`, if it was the password itself that was refused.
     pub(super) async fn renewed(
         &self,
         key: &Key,
@@ -122,14 +133,16 @@ impl Tokens {
         challenge: Challenge,
         refused: Option<&Authorization>,
     ) -> Result<Authorization, Failure> {
+        if challenge == Challenge::Basic
+            && let Some(login) = refused.and_then(|refused| refused.login.as_ref())
+        {
+            self.reject(key, account, login).await;
+            return Err(Failure::CredentialRejected);
+        }
         let slot = self.slot(key);
         let asked = Instant::now();
         let mut state = slot.lock().await;
-        let is_refused = |current: &(Authorization, Instant)| Some(&current.0) == refused;
-        if state.current.as_ref().is_some_and(is_refused) {
-            if challenge == Challenge::Basic && state.challenge == Some(Challenge::Basic) {
-                return Err(Failure::CredentialRejected);
-            }
+        if state.current.as_ref().is_some_and(|(current, _)| Some(current) == refused) {
             state.current = None;
             self.metrics.token_renewed();
         }
@@ -162,15 +175,11 @@ impl Tokens {
         if let Some(failure) = state.failed_since(asked) {
             return Err(failure);
         }
-        let fetched = match state.challenge.clone() {
-            Some(Challenge::Bearer(bearer)) => self.fetched(&bearer, key, account).await,
-            Some(Challenge::Basic) | None => {
-                let login = account.login(&self.own.host, self.patience).await?;
-                let basic = login.basic().and_then(|basic| Authorization::new(basic.reveal()));
-                basic.map(|basic| (basic, limits::BASIC_AGE)).ok_or(Failure::Denied)
-            }
+        let Some(Challenge::Bearer(bearer)) = state.challenge.clone() else {
+            let login = account.login(&self.own.host, self.patience).await?;
+            return Authorization::basic(login).ok_or(Failure::Denied);
         };
-        match fetched {
+        match self.fetched(&bearer, key, account).await {
             Ok((authorization, for_how_long)) => {
                 state.failed = None;
                 state.current = Some((authorization.clone(), Instant::now() + for_how_long));
@@ -178,10 +187,19 @@ impl Tokens {
             }
             Err(failure) => {
                 state.failed = Some((Instant::now(), failure.clone()));
-                // The registry may send us elsewhere by now.
-                state.challenge = None;
+                // The registry may send us elsewhere by now, but for a realm that only wants to be left alone.
+                if !matches!(failure, Failure::BudgetSpent { .. }) {
+                    state.challenge = None;
+                }
                 Err(failure)
             }
+        }
+    }
+
+    async fn reject(&self, key: &Key, account: &Account, login: &Login) {
+        if account.reject(login).await {
+            self.metrics.credential_rejected();
+            tracing::warn!(upstream = %self.own, credentials = key.0 + 1, "credentials were rejected");
         }
     }
 
@@ -200,70 +218,81 @@ impl Tokens {
         }
         let login = account.login(&self.own.host, self.patience).await?;
         let scope = bearer.scope.clone().or_else(|| key.1.map(|name| format!("repository:{name}:pull")));
-        let asked = timeout(self.patience, self.ask_realm(bearer, scope.as_deref(), &login));
-        match asked.await.map_err(|_late| Failure::TimedOut)? {
-            // Some realms say 403 of a repository that is not there. Then they still know who we are.
-            Err(Failure::Denied) if login != Login::Anonymous && scope.is_some() => {
-                let without = timeout(self.patience, self.ask_realm(bearer, None, &login));
-                match without.await.map_err(|_late| Failure::TimedOut)? {
-                    Err(Failure::Denied) => Err(Failure::CredentialRejected),
-                    Ok(_) => Err(Failure::Denied),
-                    Err(other) => Err(other),
+        let is_somebody = login != Login::Anonymous;
+        match self.ask_realm(bearer, scope.as_deref(), account, &login).await {
+            Ok(token) => Ok(token),
+            Err(NoToken::Failure(failure)) => Err(failure),
+            Err(NoToken::Refused) if !is_somebody => Err(Failure::Denied),
+            // Some realms say so of a repository that is not there. Then they still know who we are.
+            Err(NoToken::Refused) => {
+                let without = match scope {
+                    Some(_) => self.ask_realm(bearer, None, account, &login).await,
+                    None => Err(NoToken::Refused),
+                };
+                match without {
+                    Ok(_token) => Err(Failure::Denied),
+                    Err(NoToken::Failure(failure)) => Err(failure),
+                    Err(NoToken::Refused) => {
+                        self.reject(key, account, &login).await;
+                        Err(Failure::CredentialRejected)
+                    }
                 }
             }
-            Err(Failure::Denied) if login != Login::Anonymous => Err(Failure::CredentialRejected),
-            other => other,
         }
     }
 
+    /// One token, within the time that one has.
     async fn ask_realm(
         &self,
         bearer: &Bearer,
         scope: Option<&str>,
+        account: &Account,
         login: &Login,
-    ) -> Result<(Authorization, Duration), Failure> {
+    ) -> Result<(Authorization, Duration), NoToken> {
+        if let Some(spent) = account.realm.spent(Cost::Nothing) {
+            return Err(spent.into());
+        }
         self.metrics.token_asked();
-        if let Login::Identity(token) = login {
-            let request = oauth2(bearer, scope, token.reveal())?;
-            match self.token_of(request, login).await {
-                Err(NoToken::NotSpoken) => {}
-                Err(NoToken::Failure(failure)) => return Err(failure),
-                Ok(token) => return Ok(token),
+        let asked = async {
+            if let Login::Identity(token) = login {
+                let request = oauth2(bearer, scope, token.reveal())?;
+                if let Some(token) = self.token_of(request, account, login).await? {
+                    return Ok(token);
+                }
             }
-        }
-        match self.token_of(plain(bearer, scope, login)?, login).await {
-            Ok(token) => Ok(token),
-            Err(NoToken::NotSpoken) => Err(Failure::Misbehaved { why: "the realm gives no tokens" }),
-            Err(NoToken::Failure(failure)) => Err(failure),
-        }
+            let token = self.token_of(plain(bearer, scope, login)?, account, login).await?;
+            token.ok_or(NO_TOKENS.into())
+        };
+        timeout(self.patience, asked).await.map_err(|_late| Failure::TimedOut)?
     }
 
+    /// `None`: 404 or 405, the realm does not speak this form.
     async fn token_of(
         &self,
         request: Request<Full<Bytes>>,
+        account: &Account,
         login: &Login,
-    ) -> Result<(Authorization, Duration), NoToken> {
+    ) -> Result<Option<(Authorization, Duration)>, NoToken> {
+        let asked = Instant::now();
         let response = self.transport.send(request).await?;
         let (head, body) = response.into_parts();
+        if head.status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(account.realm.refused(Cost::Nothing, asked, &head.headers).into());
+        }
+        account.realm.answered(Cost::Nothing, asked, &head.headers);
         match head.status {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Err(NoToken::NotSpoken),
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(NoToken::Refused),
             // What OAuth2 says of a refresh token that is none.
-            StatusCode::BAD_REQUEST if matches!(login, Login::Identity(_)) => {
-                return Err(Failure::CredentialRejected.into());
-            }
-            StatusCode::UNAUTHORIZED if *login != Login::Anonymous => {
-                return Err(Failure::CredentialRejected.into());
-            }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err(Failure::Denied.into()),
-            StatusCode::TOO_MANY_REQUESTS => return Err(spent(&head.headers).into()),
+            StatusCode::BAD_REQUEST if matches!(login, Login::Identity(_)) => return Err(NoToken::Refused),
             status if status.is_server_error() => {
                 return Err(Failure::Server { status: status.as_u16() }.into());
             }
-            _ => return Err(Failure::Misbehaved { why: "the realm gives no tokens" }.into()),
+            _ => return Err(NO_TOKENS.into()),
         }
         let document = body::document(&head.headers, body, limits::TOKEN_BYTES, [self.patience; 2]).await?;
-        Ok(read_token(&document)?)
+        Ok(Some(read_token(&document)?))
     }
 
     fn slot(&self, key: &Key) -> Arc<Slot> {
@@ -290,20 +319,17 @@ impl Tokens {
 }
 
 enum NoToken {
-    /// 404 or 405: the realm does not speak this form.
-    NotSpoken,
+    /// It does not give one to us.
+    Refused,
     Failure(Failure),
 }
+
+const NO_TOKENS: Failure = Failure::Misbehaved { why: "the realm gives no tokens" };
 
 impl From<Failure> for NoToken {
     fn from(failure: Failure) -> NoToken {
         NoToken::Failure(failure)
     }
-}
-
-fn spent(headers: &HeaderMap) -> Failure {
-    let wait = retry_after(headers).unwrap_or(Duration::from_secs(1)).min(limits::RETRY_AFTER);
-    Failure::BudgetSpent { retry_after_s: whole_seconds(wait) }
 }
 
 fn request(
@@ -339,7 +365,7 @@ fn pairs(of: &[(&str, Option<&str>)]) -> String {
     given.collect::<Vec<_>>().join("&")
 }
 
-fn plain(bearer: &Bearer, scope: Option<&str>, login: &Login) -> Result<Request<Full<Bytes>>, Failure> {
+fn plain(bearer: &Bearer, scope: Option<&str>, login: &Login) -> Result<Request<Full<Bytes>>, NoToken> {
     let account = match login {
         Login::User { username, .. } => Some(username.as_str()),
         Login::Anonymous | Login::Identity(_) => None,
@@ -347,11 +373,11 @@ fn plain(bearer: &Bearer, scope: Option<&str>, login: &Login) -> Result<Request<
     let query = pairs(&[("service", bearer.service.as_deref()), ("scope", scope), ("account", account)]);
     let mut builder = request(Method::GET, bearer, &query, Bytes::new())?;
     if let Some(basic) = login.basic() {
-        let illegal = || Failure::CredentialRejected;
+        let illegal = NoToken::Refused;
         builder =
-            builder.header(header::AUTHORIZATION, Authorization::new(basic.reveal()).ok_or_else(illegal)?.0);
+            builder.header(header::AUTHORIZATION, Authorization::new(basic.reveal()).ok_or(illegal)?.value);
     }
-    finished(builder, Bytes::new())
+    Ok(finished(builder, Bytes::new())?)
 }
 
 fn oauth2(bearer: &Bearer, scope: Option<&str>, token: &str) -> Result<Request<Full<Bytes>>, Failure> {
@@ -414,7 +440,7 @@ mod tests {
         let own = Authority { https: true, host: "a".into(), port: 443 };
         let settings = crate::upstream::UpstreamSettings::new("a", "https://a");
         let connector = crate::upstream::connector(&settings, &own).unwrap();
-        let transport = Transport::new(connector, Duration::from_secs(1));
+        let transport = Transport::new(connector, Duration::from_secs(1), 2);
         let tokens = Tokens::new(own, vec![], transport, Duration::from_secs(1), Arc::default());
         let key = |n: usize| (0, Some(RepositoryName::parse(&format!("r{n}")).unwrap()));
         let kept = |tokens: &Tokens| tokens.slots.lock().unwrap().by_key.len();

@@ -26,8 +26,10 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// The head of an answer may take `patience`, connecting included.
-    pub(super) fn new(connector: Connector, patience: Duration) -> Transport {
+    /// The head of an answer may take `patience`, connecting included. At most `transfers_max` bodies are read at the
+    /// same time.
+    pub(super) fn new(connector: Connector, patience: Duration, transfers_max: usize) -> Transport {
+        let (stream_window, connection_window) = windows(transfers_max);
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -35,8 +37,8 @@ impl Transport {
             .pool_max_idle_per_host(limits::UPSTREAM_IDLE_CONNECTIONS)
             .http1_max_buf_size(limits::READ_BYTES)
             .http1_max_headers(limits::HEADERS)
-            .http2_initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-            .http2_initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+            .http2_initial_stream_window_size(stream_window)
+            .http2_initial_connection_window_size(connection_window)
             .http2_max_frame_size(limits::FRAME_BYTES)
             .http2_max_header_list_size(limits::HEADER_LIST_BYTES)
             .http2_keep_alive_interval(limits::PING)
@@ -65,6 +67,14 @@ impl Transport {
             }
         }
     }
+}
+
+/// HTTP/2: what a stream may bring before it is taken, and what all of a connection may: each of them has its own, and
+/// one more, so that those that nobody takes hold up no other.
+fn windows(transfers_max: usize) -> (u32, u32) {
+    let streams = u32::try_from(transfers_max).unwrap_or(u32::MAX).saturating_add(1);
+    let stream = limits::STREAM_WINDOW_BYTES.min((limits::CONNECTION_WINDOW_BYTES_MAX / streams).max(1));
+    (stream, stream * streams)
 }
 
 /// The connection had been used, and was closed before it said a word to this request.
@@ -98,4 +108,20 @@ fn failure(error: &legacy::Error) -> Failure {
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_windows_of_streams_fit_in_a_connection_s() {
+        for transfers in [2, 64, 1000, 2000, 1 << 20] {
+            let (stream, connection) = windows(transfers);
+            assert!(stream > 0 && stream <= limits::STREAM_WINDOW_BYTES, "{transfers}");
+            assert!(u64::from(connection) > u64::from(stream) * transfers as u64, "{transfers}");
+            assert!(connection <= limits::CONNECTION_WINDOW_BYTES_MAX, "{transfers}");
+        }
+        assert_eq!(windows(1000).0, limits::STREAM_WINDOW_BYTES);
+    }
 }

@@ -4,6 +4,7 @@
 
 mod credentials;
 mod files;
+mod sense;
 mod value;
 
 use std::path::PathBuf;
@@ -98,8 +99,8 @@ struct Names {
     mirror: Option<Origin>,
 }
 
-/// Reads all of them. `names` are the registry's own.
-pub fn read(reading: &mut Reading, names: &[Ns]) -> Upstreams {
+/// Reads all of them. `names` are the registry's own, and `local_only` what is not asked for there.
+pub fn read(reading: &mut Reading, names: &[Ns], local_only: &[Glob]) -> Upstreams {
     let sections = reading.upstreams(&KEYS);
     let mut all = Upstreams::default();
     let mut places: Vec<Names> = Vec::new();
@@ -122,6 +123,7 @@ pub fn read(reading: &mut Reading, names: &[Ns]) -> Upstreams {
             all.settings.push(settings);
         }
     }
+    sense::of_all(reading, &all.settings, &places, local_only);
     for own in names {
         if all.namespaces.of_ns(&own.0).is_some() {
             reading.mistakes.push(Mistake::Refused {
@@ -172,6 +174,7 @@ fn one(section: &Section, reading: &mut Reading) -> (Option<UpstreamSettings>, N
         policy: policy(&mut read),
         ..default
     };
+    sense::of_one(&mut read, &settings, adds_library(&settings.ns));
     let effective = read.finish();
     if reading.mistakes.len() > mistakes_before {
         return (None, names, effective);
@@ -239,14 +242,12 @@ fn add(
     {
         return twice("mirror", root, "root", Some(first));
     }
-    let mut hub = Namespaces::default();
     let named = |ns: &str, prefix: &str, adds_library| Namespace {
         ns: ns.into(),
         prefix: prefix.into(),
         adds_library,
     };
-    let adds_library =
-        hub.add(named(DOCKER_HUB, DOCKER_HUB, true)).is_ok() && hub.of_ns(&settings.ns).is_some();
+    let adds_library = adds_library(&settings.ns);
     let (ns, prefix) = (&*settings.ns, &*settings.prefix);
     let taken_ns = position(namespaces.of_ns(ns)).map(|names| names.ns.clone());
     let taken_prefix = position(namespaces.of_prefix(prefix)).map(|names| names.prefix.clone());
@@ -257,6 +258,13 @@ fn add(
         // The value was read as one.
         Err(NamespaceError::Prefix) => twice("prefix", &names.prefix, prefix, None),
     }
+}
+
+/// Whether it is Docker Hub, by any of its names.
+fn adds_library(ns: &str) -> bool {
+    let mut hub = Namespaces::default();
+    let named = Namespace { ns: DOCKER_HUB.into(), prefix: DOCKER_HUB.into(), adds_library: true };
+    hub.add(named).is_ok() && hub.of_ns(ns).is_some()
 }
 
 /// Where a repository of one component is meant to be in `library/`.
@@ -354,13 +362,14 @@ fn timeouts(read: &mut SectionReading<'_>) -> Timeouts {
 
 fn policy(read: &mut SectionReading<'_>) -> Policy {
     let default = Policy::default();
+    let stale_max = read.setting("stale_max", OrZero(default.stale_max)).0;
     Policy {
         allow: patterns(read, "allow"),
         deny: patterns(read, "deny"),
         tag_ttl: read.setting("tag_ttl", OrZero(default.tag_ttl)).0,
         immutable_tags: patterns(read, "immutable_tags"),
-        stale_while: read.setting("stale_while", OrZero(default.stale_while)).0,
-        stale_max: read.setting("stale_max", OrZero(default.stale_max)).0,
+        stale_while: read.setting("stale_while", OrZero(default.stale_while.min(stale_max))).0,
+        stale_max,
         negative_ttl: read.setting("negative_ttl", OrZero(default.negative_ttl)).0,
         offline: read.setting("offline", default.offline),
         complete: complete(read, default.complete),

@@ -188,12 +188,31 @@ fn nothing_secret_is_printed() {
         "proxy = { url = 'http://u:hunter2@proxy:1' }",
         "proxy = { url = 'http://proxy:1', password = 'hunter2' }",
         "proxy = 'u:hunter2@proxy'",
+        "proxy = [{ url = 'http://proxy:1', password = 'hunter2' }]",
+        "username = { password = 'hunter2' }",
+        "credentials = { username = { password = 'hunter2' } }",
+        "credentials = { username = ['u', 'hunter2'], password = 'p' }",
+        "realms = ['https://u:hunter2@realm']",
+        "realms = { password = 'hunter2' }",
+        "proxy_hosts = ['u:hunter2@cdn']",
+        "bandwidth = ['hunter2']",
+        "timeouts = ['hunter2']",
+        "timeouts = { stall = { password = 'hunter2' } }",
     ] {
         let said = format!("{:?}", wrong(more));
         assert!(!said.contains("hunter2") && said.contains("gantry.toml:4"), "{more}: {said}");
     }
-    let said = format!("{:?}", read("[[upstream]]\nns = 'a'\nurl = 'https://u:hunter2@a'").unwrap_err());
-    assert!(!said.contains("hunter2"), "{said}");
+    for file in [
+        "[[upstream]]\nns = 'a'\nurl = 'https://u:hunter2@a'",
+        "[[upstream]]\nns = 'a'\nurl = ['https://u:hunter2@a']",
+        "[[upstream]]\nns = 'https://u:hunter2@a'\nurl = 'https://a'",
+        "upstream = [{ ns = 'a', credentials = { password = 'hunter2' } }, 'x']",
+        "upstream = { ns = 'a', credentials = { password = 'hunter2' } }",
+        "names = ['https://u:hunter2@a']",
+    ] {
+        let said = format!("{:?}", read(file).unwrap_err());
+        assert!(!said.contains("hunter2") && said.contains("gantry.toml:"), "{file}: {said}");
+    }
 
     let config = read(
         "[[upstream]]\nns = 'a'\nurl = 'https://a'\n\
@@ -385,6 +404,50 @@ fn mistakes_say_where_what_and_what_instead() {
     ] {
         let said = wrong(more);
         assert!(said.len() == 1 && said[0].starts_with(starts), "{said:?}");
+    }
+}
+
+#[test]
+fn what_would_mean_nothing_is_told() {
+    for (more, expected) in [
+        ("deny = ['nginx']", "`upstream.deny`: \"nginx\" matches no repository there"),
+        ("allow = ['library/*', '*']", "`upstream.allow`: \"*\" matches no repository there"),
+        ("proxy_hosts = ['cdn']", "`upstream.proxy_hosts`: it says something only with `proxy`"),
+        (
+            "allow_private_addresses = ['10.0.0.0/8', '169.254.0.0/16']",
+            "`upstream.allow_private_addresses`: it names a network that is never connected to",
+        ),
+        ("stale_max = '5m'\nstale_while = '6m'", "`upstream.stale_while`: it is longer than stale_max"),
+    ] {
+        let said =
+            read(&format!("[[upstream]]\nns = 'docker.io'\nurl = 'https://registry-1.docker.io'\n{more}\n"))
+                .unwrap_err();
+        assert!(said.len() == 1 && said[0].contains(expected), "{more}: {said:?}");
+    }
+    for right in [
+        "deny = ['library/nginx', '**']",
+        "stale_max = '5m'",
+        "proxy = 'http://p:1'\nproxy_hosts = ['cdn']",
+        "allow_private_addresses = ['0.0.0.0/0', '10.1.0.0/16']",
+    ] {
+        hub(right);
+    }
+    let quay = "[[upstream]]\nns = 'quay.io'\nurl = 'https://quay.io'\n";
+    read(&format!("{quay}allow = ['nginx']\n")).unwrap();
+    for (file, expected) in [
+        (
+            format!("{quay}[[upstream]]\nns = 'a'\nprefix = 'quay.io'\nurl = 'https://a'\n")
+                .replace("url = 'https://quay.io'", "url = 'https://quay.io'\nprefix = 'q'"),
+            "`upstream.prefix`: \"quay.io\" is the ns of another [[upstream]]",
+        ),
+        (
+            format!("local_only = ['acme/*', 'quay.io/*']\n{quay}"),
+            "`local_only`: what is below \"quay.io\" is always that [[upstream]]'s",
+        ),
+        ("[[upstream]]\nns = 'a'\nurl = 'https://a/v2/'\n".to_owned(), "`upstream.url`: it ends before /v2"),
+    ] {
+        let said = read(&file).unwrap_err();
+        assert!(said.len() == 1 && said[0].contains(expected), "{file}: {said:?}");
     }
 }
 

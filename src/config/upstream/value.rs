@@ -155,24 +155,6 @@ impl Value for Url {
     fn literal(&self) -> String {
         quoted(&self.0)
     }
-
-    fn found(written: &Written) -> String {
-        without_password(written)
-    }
-}
-
-/// An address in which somebody may have written a password.
-fn without_password(written: &Written) -> String {
-    match written {
-        Written::Text(text) => match text.rsplit_once('@') {
-            Some((before, host)) => {
-                let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
-                Written::Text(format!("{scheme}://***@{host}")).found()
-            }
-            None => written.found(),
-        },
-        _ => written.found(),
-    }
 }
 
 /// A proxy that takes CONNECT.
@@ -191,10 +173,6 @@ impl Value for ProxyUrl {
 
     fn literal(&self) -> String {
         quoted(&self.0)
-    }
-
-    fn found(written: &Written) -> String {
-        without_password(written)
     }
 }
 
@@ -508,7 +486,7 @@ mod tests {
     fn what_may_be_a_secret_is_not_shown() {
         let text = |text: &str| Written::Text(text.to_owned());
         assert_eq!(Url::found(&text("https://u:hunter2@h/p")), "\"https://***@h/p\"");
-        assert_eq!(ProxyUrl::found(&text("u:hunter2@h")), "\"://***@h\"");
+        assert_eq!(ProxyUrl::found(&text("u:hunter2@h")), "\"***@h\"");
         assert_eq!(SecretText::found(&Written::Number(1234)), "what is not shown");
         assert_eq!(SecretText::found(&text("")), "\"\"");
         assert_eq!(Username::found(&text("u:hunter2")), "a name and more");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use controlplane::upstream::{Accept, Failure};
-use faults::{Fault, On, Registry};
+use faults::{Fault, On, Place, Registry, To};
 
 use super::rig::*;
 
@@ -124,4 +124,28 @@ async fn a_head_costs_nothing_of_what_hub_counts() {
         assert!(matches!(spent, Err(Failure::BudgetSpent { retry_after_s: 1..=60 })), "{spent:?}");
     }
     assert_eq!([registry.count("GET", "/manifests/"), registry.count("HEAD", "/manifests/")], [2, 5]);
+}
+
+#[tokio::test]
+async fn who_does_not_wait_asks_once() {
+    let registry = start();
+    let upstream = client_with(&registry, |all| all.timeouts.budget_wait = Duration::ZERO);
+    refuse(&registry, On::get("/manifests/"), None);
+    assert!(matches!(pull(&upstream, "latest").await, Err(Failure::BudgetSpent { .. })));
+    assert_eq!(registry.count("GET", "/manifests/"), 1);
+}
+
+#[tokio::test]
+async fn what_another_host_refuses_costs_nothing_here() {
+    let registry = start();
+    let (digest, _) = blob(&registry, 1000);
+    registry.script(On::get("/blobs/").at(Place::Own), Fault::Redirect(To::Foreign));
+    refuse(&registry, On::get("/blobs/").at(Place::Foreign), Some("600"));
+    let upstream = client(&registry);
+    for _ in 0..3 {
+        let failure = refused(&upstream, &digest, 0, None).await;
+        assert_eq!(failure, Failure::BudgetSpent { retry_after_s: 600 });
+    }
+    assert_eq!(upstream.budget().paused_s, 0);
+    assert!(pull(&upstream, "latest").await.unwrap().is_some());
 }

@@ -23,6 +23,22 @@ async fn each_step_says_what_it_found() {
 }
 
 #[tokio::test]
+async fn a_url_that_leads_to_no_registry_is_told() {
+    let registry = Registry::start();
+    registry.require(Auth::bearer_for("u", "p"));
+    for status in [404, 416] {
+        registry.script(On::any("/v2/"), Fault::Status(status));
+        let check = client_with(&registry, |all| all.credentials = vec![user("u", "p")]).check().await;
+        assert!(misbehaved(&check.registry.unwrap_err()), "{status}");
+        assert!(check.token.is_err());
+        registry.heal();
+    }
+    // What comes before /v2/ is no registry here.
+    let check = client_with(&registry, |all| all.url.push_str("/elsewhere")).check().await;
+    assert!(check.registry.is_err());
+}
+
+#[tokio::test]
 async fn an_address_that_is_refused_is_the_first_step() {
     let registry = Registry::start();
     let elsewhere = AllowPrivate::Networks(vec![Network::parse("10.0.0.0/8").unwrap()]);

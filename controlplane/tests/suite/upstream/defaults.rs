@@ -8,7 +8,7 @@ use std::{
 
 use controlplane::{
     limits,
-    upstream::{AllowPrivate, Credentials, Failure, Proxy, Upstream, UpstreamSettings},
+    upstream::{Accept, AllowPrivate, Credentials, Failure, Proxy, Upstream, UpstreamSettings},
 };
 use faults::{Auth, Fault, On, Registry};
 use oci::{Algorithm, Digest, Problem};
@@ -299,6 +299,36 @@ async fn a_place_among_the_connections_is_waited_for_15_s() {
 }
 
 #[tokio::test]
+async fn pulls_that_wait_for_the_budget_hold_no_places() {
+    let registry = with_image();
+    let on = On::get("/manifests/").times(1);
+    registry.script(on.clone(), Fault::Status(429));
+    registry.script(on, Fault::Header("Retry-After", "10".to_owned()));
+    let clock = HeldClock::new();
+    let upstream = client(&registry);
+    let first = begin_pull(&upstream);
+    clock.wait_for("a refusal", || upstream.budget().paused_s == 10).await;
+    // More than there are places for documents.
+    let pulls: Vec<_> = (0..20).map(|_| begin_pull(&upstream)).collect();
+    clock.pass(TICK).await;
+    let described = {
+        let upstream = upstream.clone();
+        tokio::spawn(async move {
+            upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await
+        })
+    };
+    assert!(
+        clock.answer(described).await.unwrap().is_some(),
+        "what costs no pull, without any time going by"
+    );
+    assert!(pulls.iter().all(|pull| !pull.is_finished()));
+    clock.pass(seconds(10)).await;
+    for pull in pulls.into_iter().chain([first]) {
+        assert!(clock.answer(pull).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_is_waited_out_for_15_s_and_no_longer_one_is_waited_for() {
     let registry = with_image();
     let clock = HeldClock::new();
@@ -403,7 +433,7 @@ async fn rejected_credentials_are_left_alone_for_60_s() {
     let clock = HeldClock::new();
     let upstream = client_with(&registry, |all| all.credentials = vec![user("u", "wrong")]);
     let rejected = Err(Failure::CredentialRejected);
-    for (later, tokens) in [(Duration::ZERO, 1), (seconds(60) - TICK, 1), (2 * TICK, 2)] {
+    for (later, tokens) in [(Duration::ZERO, 2), (seconds(60) - TICK, 2), (2 * TICK, 4)] {
         clock.pass(later).await;
         assert_eq!(clock.answer(begin_pull(&upstream)).await, rejected);
         assert_eq!(registry.count("GET", "/token"), tokens, "{later:?} later");

@@ -20,6 +20,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::rig::*;
 
+/// Three quarters of them are for blobs.
+const CONNECTIONS: usize = 16;
+
 /// Answers everything with these bytes, and counts its connections.
 async fn server(bytes: Bytes) -> (Upstream, Arc<AtomicUsize>) {
     let certificate = Certificate::speaking(&["h2"]);
@@ -27,6 +30,7 @@ async fn server(bytes: Bytes) -> (Upstream, Arc<AtomicUsize>) {
     let mut settings = UpstreamSettings::new("a", format!("https://{}", listener.local_addr().unwrap()));
     settings.allow_private_addresses = AllowPrivate::All;
     settings.ca_pem = Some(certificate.ca_pem());
+    settings.connections_max = CONNECTIONS;
     let acceptor = TlsAcceptor::from(certificate.config());
     let connections = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&connections);
@@ -68,4 +72,21 @@ async fn many_questions_share_a_connection_and_a_slow_reader_holds_up_nobody() {
     assert_eq!(connections.load(Ordering::Relaxed), 1);
     let rest = body(slow).await;
     assert!(rest.broken.is_none() && [&first[..], &rest.bytes].concat() == bytes);
+}
+
+#[tokio::test]
+async fn transfers_that_nobody_takes_hold_up_no_other() {
+    let bytes = Bytes::from(faults::noise(1, 8 << 20));
+    let digest = Digest::of(Algorithm::Sha256, &bytes);
+    let (upstream, connections) = server(bytes.clone()).await;
+    let mut still = Vec::new();
+    for _ in 0..CONNECTIONS * 3 / 4 - 1 {
+        let mut one = upstream.blob(&repository(), &digest, 0, None).await.unwrap().unwrap();
+        one.bytes.recv().await.unwrap().unwrap();
+        still.push(one);
+        // By the time that this has come, those have all that may be under way to them.
+        let whole = fetch(&upstream, &digest, 0, None).await;
+        assert!(whole.broken.is_none() && whole.bytes == bytes, "beside {} others", still.len());
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
 }

@@ -225,7 +225,6 @@ async fn what_is_no_token_is_not_used() {
         (Fault::Status(404), None),
         (Fault::Status(418), None),
         (Fault::Status(500), Some(Failure::Server { status: 500 })),
-        (Fault::Status(429), Some(Failure::BudgetSpent { retry_after_s: 1 })),
         (Fault::Status(401), Some(Failure::Denied)),
         (Fault::Status(403), Some(Failure::Denied)),
     ] {
@@ -238,4 +237,22 @@ async fn what_is_no_token_is_not_used() {
         registry.heal();
     }
     assert!(works(&upstream).await);
+}
+
+#[tokio::test]
+async fn a_realm_that_refuses_is_left_alone() {
+    let registry = start(Auth::bearer());
+    registry.script(On::any("/token"), Fault::Status(429));
+    registry.script(On::any("/token"), Fault::Header("Retry-After", "3600".into()));
+    let upstream = client(&registry);
+    let other = RepositoryName::parse("library/other").unwrap();
+    for _ in 0..3 {
+        let pulled = pull(&upstream, "latest").await;
+        let described = upstream.describe_manifest(&other, &tag("latest"), &Accept::default()).await;
+        for failure in [pulled.unwrap_err(), described.unwrap_err()] {
+            let Failure::BudgetSpent { retry_after_s } = failure else { panic!("{failure}") };
+            assert!((3000..=3600).contains(&retry_after_s), "{retry_after_s}");
+        }
+    }
+    assert_eq!(token_requests(&registry), 1);
 }
