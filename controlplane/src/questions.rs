@@ -174,10 +174,12 @@ impl<M: Metadata> Questions<M> {
             return Ok(Some(document));
         }
         let Some(mirror) = &self.mirror else { return Ok(None) };
-        match mirror.source(&repository).await? {
-            None => Ok(None),
-            Some(place) => mirror.within(Box::pin(mirror.manifest(&place, reference, turn))).await,
+        let Some(place) = mirror.source(&repository).await? else { return Ok(None) };
+        let document = mirror.within(Box::pin(mirror.manifest(&place, reference, turn))).await?;
+        if let (Some(document), Reference::Tag(_)) = (&document, reference) {
+            mirror.prefetch(&place, document);
         }
+        Ok(document)
     }
 
     async fn describe(

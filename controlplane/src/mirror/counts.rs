@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::upstream::Upstream;
+use crate::upstream::{Metrics, Upstream};
 
 /// Counters of one upstream since start; each only grows.
 #[derive(Debug, Default)]
@@ -14,6 +14,7 @@ pub(crate) struct Counts {
     links: [AtomicU64; 4],
     absences: AtomicU64,
     lists: [AtomicU64; 3],
+    prefetches: [AtomicU64; 3],
 }
 
 /// Where the answer to a question came from.
@@ -36,6 +37,15 @@ pub(crate) enum Looked {
     Failed,
 }
 
+/// What became of an index whose platforms were to be fetched ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefetched {
+    Done,
+    Failed,
+    /// Too many wait, or the budget is low.
+    Dropped,
+}
+
 /// Why a blob may be served, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permitted {
@@ -51,6 +61,7 @@ pub(crate) enum Permitted {
 
 const FROM: [&str; 3] = ["kept", "upstream", "stale"];
 const LOOKED: [&str; 4] = ["same", "moved", "gone", "failed"];
+const PREFETCHED: [&str; 3] = ["done", "failed", "dropped"];
 const PERMITTED: [&str; 4] = ["manifest", "remembered", "asked", "no"];
 
 impl Counts {
@@ -71,6 +82,10 @@ impl Counts {
         add(&self.absences);
     }
 
+    pub(super) fn prefetch(&self, became: Prefetched) {
+        add(&self.prefetches[became as usize]);
+    }
+
     pub(super) fn list(&self, from: Answered) {
         add(&self.lists[from as usize]);
     }
@@ -89,7 +104,7 @@ struct Family {
     of: fn(&Counts) -> &[AtomicU64],
 }
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 6] = [
     Family {
         name: "manifests",
         help: "Manifests answered, by where they came from.",
@@ -119,6 +134,13 @@ const FAMILIES: [Family; 5] = [
         of: |counts| &counts.lists,
     },
     Family {
+        name: "prefetches",
+        help: "Indexes whose platforms were to be fetched ahead, by what became of it.",
+        label: "end",
+        values: &PREFETCHED,
+        of: |counts| &counts.prefetches,
+    },
+    Family {
         name: "absences",
         help: "Answers that something is not there, without asking again.",
         label: "",
@@ -146,24 +168,11 @@ impl MirrorMetrics {
     pub(crate) fn render(&self, out: &mut String) {
         let counts = self.0.iter().map(|(upstream, counts)| (upstream.settings().ns.as_str(), &**counts));
         render(&counts.collect::<Vec<_>>(), out);
-        let told = self.0.iter().filter_map(|(upstream, _)| {
-            Some((upstream.settings().ns.as_str(), upstream.budget().remaining?))
-        });
-        render_budgets(&told.collect::<Vec<_>>(), out);
-    }
-}
-
-/// An upstream that does not tell has no line: unknown is not zero.
-fn render_budgets(remaining: &[(&str, u64)], out: &mut String) {
-    if remaining.is_empty() {
-        return;
-    }
-    out.push_str(
-        "# TYPE gantry_mirror_budget_remaining gauge\n\
-         # HELP gantry_mirror_budget_remaining Pulls that the upstream says it still gives.\n",
-    );
-    for (ns, pulls) in remaining {
-        let _all = writeln!(out, "gantry_mirror_budget_remaining{{upstream=\"{ns}\"}} {pulls}");
+        let clients = self
+            .0
+            .iter()
+            .map(|(upstream, _)| (upstream.settings().ns.as_str(), upstream.metrics(), upstream.budget()));
+        Metrics::render_all(&clients.collect::<Vec<_>>(), out);
     }
 }
 
@@ -208,12 +217,10 @@ mod tests {
         ] {
             assert!(out.lines().any(|have| have == line), "{line} is not in\n{out}");
         }
-        assert_eq!(out.matches("_total{").count(), 2 * (3 + 4 + 4 + 3 + 1));
+        assert_eq!(out.matches("_total{").count(), 2 * (3 + 4 + 4 + 3 + 3 + 1));
         let mut none = String::new();
         render(&[], &mut none);
-        render_budgets(&[], &mut none);
+        Metrics::render_all(&[], &mut none);
         assert_eq!(none, "");
-        render_budgets(&[("docker.io", 76)], &mut none);
-        assert!(none.ends_with("gantry_mirror_budget_remaining{upstream=\"docker.io\"} 76\n"));
     }
 }

@@ -308,7 +308,7 @@ impl<M: Metadata> Mirror<M> {
 
     /// Verifies and keeps what came. What can't be kept is answered all the same, once.
     async fn take(
-        &self,
+        self: &Arc<Self>,
         site: &Site,
         place: &Place,
         asked: Reference,
@@ -329,6 +329,10 @@ impl<M: Metadata> Mirror<M> {
             Reference::Digest(_) => tag,
         };
         let (digest, media_type) = (verified.digest, verified.media_type);
+        let pinned = match self.pins.match_name(place.repository.as_str()) {
+            true => verified.edges.iter().map(|edge| edge.target).collect(),
+            false => Vec::new(),
+        };
         let keep = Keep::Manifest(NewMirrored {
             repository: place.repository,
             digest,
@@ -344,6 +348,7 @@ impl<M: Metadata> Mirror<M> {
             let message = problem.message();
             tracing::warn!(repository = %place.repository, %digest, message, "a manifest could not be kept");
         }
+        self.follow_pins_of(place, pinned);
         site.open(place);
         site.forget_outline(place, asked);
         for reference in [Some(Reference::Digest(digest)), tag.map(Reference::Tag)].into_iter().flatten() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use control::{Came, Outline};
 use moka::sync::Cache;
-use oci::{Digest, MediaType, Problem, Reference, RepositoryName, Tag};
+use oci::{Digest, MediaType, Platform, Problem, Reference, RepositoryName, Tag};
 use tokio::sync::Semaphore;
 
 use super::counts::Counts;
@@ -73,6 +73,8 @@ pub(super) struct Rules {
     stale_while: Duration,
     stale_max: Duration,
     pub offline: Offline,
+    /// What of an index is fetched ahead.
+    pub platforms: Vec<Platform>,
 }
 
 /// How an answer about a tag may be used.
@@ -104,6 +106,7 @@ impl Rules {
             stale_while: policy.stale_while,
             stale_max: policy.stale_max,
             offline: policy.offline,
+            platforms: policy.platforms.clone(),
         })
     }
 
@@ -221,6 +224,15 @@ impl Site {
         self.opened.insert(place.repository, ());
     }
 
+    /// Nothing is remembered of these repositories, by their names here.
+    pub(super) fn forget(&self, is_meant: &dyn Fn(&str) -> bool) {
+        forget(&self.absent, |(name, _)| is_meant(name.as_str()));
+        forget(&self.granted, |(name, _)| is_meant(name.as_str()));
+        forget(&self.outlines, |(name, _)| is_meant(name.as_str()));
+        forget(&self.opened, |name| is_meant(name.as_str()));
+        forget(&self.lists, |(name, _)| is_meant(name.as_str()));
+    }
+
     pub(super) fn list(&self, place: &Place, query: &str) -> Option<Listing> {
         self.lists.get(&(place.repository, query.to_owned()))
     }
@@ -237,6 +249,16 @@ impl Absent {
             Absent::Unknown => Ok(None),
             Absent::Denied => Err(Problem::NameUnknown(place.repository)),
         }
+    }
+}
+
+fn forget<K, V>(cache: &Cache<K, V>, is_meant: impl Fn(&K) -> bool)
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    for (key, _) in cache.iter().filter(|(key, _)| is_meant(key)) {
+        cache.invalidate(&*key);
     }
 }
 

@@ -16,6 +16,7 @@ mod counters;
 mod extent;
 mod files;
 mod pass;
+mod positions;
 mod reader;
 mod room;
 mod run;
@@ -29,7 +30,7 @@ use std::{
     },
 };
 
-use control::{Control, Origin};
+use control::{Control, Origin, UpstreamStat};
 use oci::{Digest, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
@@ -37,6 +38,9 @@ pub use counters::FillCounters;
 pub use files::{FILLS, FillFiles, FillId};
 pub use pass::Pass;
 pub use reader::{Advance, Reader, Ready};
+
+use positions::Positions;
+use reader::Party;
 
 use ahead::Ahead;
 use files::Left;
@@ -68,6 +72,8 @@ pub struct Fill {
     digest: Digest,
     progress: watch::Sender<Progress>,
     readers: AtomicUsize,
+    /// How far the answers of its readers are.
+    positions: Positions,
     /// Nobody runs it while this is here.
     idle: Mutex<Option<Box<Ingest>>>,
     /// What is there ahead of the frontier. A mutex, because readers on all cores look and claim; held for a look-up.
@@ -167,7 +173,41 @@ impl Fills {
 
     /// What was done, as OpenMetrics text.
     pub fn render_metrics(&self, out: &mut String) {
-        counters::render(&self.counters, out);
+        counters::render(&self.counters, &self.lags(), out);
+    }
+
+    /// What each upstream gave, in the order of the configuration.
+    pub fn stat(&self) -> Vec<UpstreamStat> {
+        self.counters.iter().map(FillCounters::stat).collect()
+    }
+
+    /// For each upstream, how far the slowest answer of a running fill is behind its frontier, in bytes.
+    fn lags(&self) -> Vec<u64> {
+        let mut lags = vec![0; self.counters.len()];
+        for fill in self.table().values() {
+            let frontier = fill.progress.borrow().frontier;
+            for (upstream, at) in fill.positions.all() {
+                if let Some(lag) = lags.get_mut(usize::from(upstream)) {
+                    *lag = frontier.saturating_sub(at).max(*lag);
+                }
+            }
+        }
+        lags
+    }
+
+    /// Whether all bytes of a blob are here, and it has no name yet.
+    pub fn is_unnamed(&self, digest: &Digest) -> bool {
+        self.table().get(digest).is_some_and(|fill| fill.progress.borrow().state == State::Verified)
+    }
+
+    /// Forgets what is here of a blob that nobody waits for. `false`: there is nothing, or somebody does.
+    pub fn forget_idle(&self, digest: &Digest, io: &Io, store: &Store) -> bool {
+        let idle = {
+            let mut table = self.table();
+            let is_idle = table.get(digest).is_some_and(|fill| fill.is_unwanted());
+            is_idle.then(|| table.remove(digest)).flatten()
+        };
+        idle.inspect(|fill| fill.forget_in(io, store)).is_some()
     }
 
     /// The counters of one upstream. `None`: there is no such, which nobody who has a link can meet.
@@ -182,15 +222,34 @@ impl Fills {
         }
     }
 
-    /// A reader of the fill of `digest`. Nothing is fetched before it says what it wants.
+    /// A client's reader of the fill of `digest`. Nothing is fetched before it says what it wants.
     ///
     /// Errors: [`Problem::Overloaded`]: too many fills.
     pub fn join(&self, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
-        let counters = self.of(&runner.origin);
-        if let Some(counters) = counters {
-            counters.misses.fetch_add(1, Ordering::Relaxed);
+        self.join_as(Party::Client, digest, runner)
+    }
+
+    /// A reader for whom no client waits. Errors: as [`Fills::join`].
+    pub fn join_behind(&self, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
+        self.join_as(Party::Nobody, digest, runner)
+    }
+
+    /// Whether a client waits for bytes of this upstream.
+    pub fn has_clients(&self, origin: &Origin) -> bool {
+        self.of(origin).is_some_and(|counters| counters.clients.load(Ordering::Relaxed) > 0)
+    }
+
+    /// So many bytes of blobs of an upstream were sent to a client.
+    pub fn served(&self, upstream: u16, bytes: u64) {
+        if let Some(counters) = self.counters.get(usize::from(upstream)) {
+            counters.served_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
+    }
+
+    fn join_as(&self, party: Party, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
+        let counters = self.of(&runner.origin);
         let mut table = self.table();
+        let mut is_new = false;
         if !table.contains_key(digest) {
             if table.len() >= FILLS_MAX {
                 let idle = table.iter().find(|(_, fill)| fill.is_unwanted()).map(|(digest, _)| *digest);
@@ -199,11 +258,18 @@ impl Fills {
                 idle.forget(&runner);
             }
             table.insert(*digest, Arc::new(Fill::new(*digest)));
-        } else if let Some(counters) = counters {
-            counters.coalesced.fetch_add(1, Ordering::Relaxed);
+            is_new = true;
         }
         let fill = table.get(digest).ok_or(Problem::Internal)?;
-        Ok(Reader::of(fill, runner))
+        let reader = Reader::of(fill, runner, party);
+        if let (Some(counters), Party::Client) = (counters, party) {
+            // One that only waits for its name is here.
+            let counted = if reader.is_verified() { &counters.hits } else { &counters.misses };
+            counted.fetch_add(1, Ordering::Relaxed);
+            let is_shared = !is_new && !reader.is_verified();
+            counters.coalesced.fetch_add(u64::from(is_shared), Ordering::Relaxed);
+        }
+        Ok(reader)
     }
 
     /// Forgets one fill that nobody wants, for its room. Whether there was one.
@@ -240,6 +306,7 @@ impl Fill {
             digest,
             progress: watch::Sender::new(Progress { frontier: 0, state: State::Waiting, failures: 0 }),
             readers: AtomicUsize::new(0),
+            positions: Positions::default(),
             idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
             ahead: Mutex::default(),
             files: OnceCell::new(),
@@ -340,8 +407,11 @@ impl Fill {
 
     /// Takes its files away. Whoever has them open reads on.
     fn forget(&self, runner: &Runner) {
-        runner.store.filling(&self.digest, None);
-        let io = &runner.io;
+        self.forget_in(&runner.io, &runner.store);
+    }
+
+    fn forget_in(&self, io: &Io, store: &Store) {
+        store.filling(&self.digest, None);
         let Some(id) = self.files.get().map(|files| files.id) else { return };
         // What is not removed now is found by the next start.
         drop(io.fs(move |fs| FillFiles::remove(fs, id)));

@@ -50,6 +50,20 @@ pub struct Head<'b> {
     pub content_range: Option<&'b [u8]>,
     /// `User-Agent`.
     pub user_agent: Option<&'b [u8]>,
+    /// All of it, from the request line to the empty line at its end.
+    pub raw: &'b [u8],
+}
+
+impl Head<'_> {
+    /// Its fields, in order, for the few requests that are judged by more of them than others.
+    pub fn fields(&self) -> Vec<(String, String)> {
+        let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut fields);
+        // It was parsed before.
+        let _whole = request.parse(self.raw);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        request.headers.iter().map(|field| (field.name.to_owned(), text(trim(field.value)))).collect()
+    }
 }
 
 /// RFC 9112 §6.3, without the ambiguous cases.
@@ -153,6 +167,7 @@ fn parse_whole(bytes: &[u8]) -> Result<Head<'_>, Problem> {
         content_type: None,
         content_range: None,
         user_agent: None,
+        raw: bytes.strip_prefix(b"\r\n").unwrap_or(bytes),
     };
     let mut hosts = 0;
     let mut lengths = 0;
@@ -319,6 +334,15 @@ mod tests {
         let head = parsed(whole).unwrap();
         assert_eq!((head.len, head.target, head.keep_alive), (whole.len(), &b"/v2/"[..], true));
         assert_eq!(head.range, Some(&b"bytes=0-1"[..]));
+    }
+
+    #[test]
+    fn all_fields_can_be_had() {
+        let head = parsed("\r\nGET /api/ HTTP/1.1\r\nHost: h\r\nX-A:  b \r\nx-a:\r\n\r\n").unwrap();
+        let told = head.fields();
+        let told: Vec<(&str, &str)> =
+            told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(told, [("Host", "h"), ("X-A", "b"), ("x-a", "")]);
     }
 
     #[test]

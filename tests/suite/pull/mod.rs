@@ -2,8 +2,11 @@
 //! a scripted upstream behind it, clients before it, and a configuration file as an operator writes one.
 
 mod access;
+mod cache;
 mod cases;
 mod faults;
 mod herd;
+mod operator;
+mod prefetch;
 mod rig;
 mod ways;

@@ -30,5 +30,5 @@ async fn each_way_to_an_answer_is_counted() {
     ] {
         assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
     }
-    assert!(!text.contains("budget"), "it told of none");
+    assert!(!text.contains("budget_left"), "it told of none");
 }

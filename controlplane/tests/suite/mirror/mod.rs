@@ -8,6 +8,7 @@ mod lists;
 mod manifests;
 mod metrics;
 mod names;
+mod operator;
 mod referrers;
 mod registry;
 mod rig;
