@@ -162,7 +162,7 @@ fn mirror_settings(config: &Config) -> controlplane::MirrorSettings {
         namespaces: config.namespaces.clone(),
         local_only: config.local_only.clone(),
         pinned: config.cache.pin.clone(),
-        manifests_bytes_max: None,
+        manifests_bytes_max: Some(config.cache.manifests_max_bytes),
     }
 }
 

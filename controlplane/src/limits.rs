@@ -26,6 +26,12 @@ pub const READ_TIME: Duration = Duration::from_secs(1);
 /// Body of a page of referrers (end-12), as large as a manifest may be.
 pub const REFERRERS_BYTES: usize = 4 << 20;
 
+/// Pages of an upstream's referrers that are put together to one of ours.
+pub const REFERRERS_PAGES: usize = 32;
+
+/// Entries in an upstream's index of referrers. A page of ours has room for no more that are whole descriptors.
+pub const REFERRERS_ENTRIES: usize = 32 << 10;
+
 /// A document of an upstream: a manifest, or a page of tags or referrers.
 pub const DOCUMENT_BYTES: usize = 4 << 20;
 
@@ -106,6 +112,9 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
 
 /// How often a pause doubles that an upstream did not name.
 pub const BUDGET_DOUBLINGS: u32 = 6;
+
+/// How many first pauses an upstream is left alone whose budget is spent, if it does not say when it comes back.
+pub const BUDGET_SPENT_PAUSES: u32 = 60;
 
 /// How often the breaker's pause doubles.
 pub const BREAKER_DOUBLINGS: u32 = 3;

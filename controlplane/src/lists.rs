@@ -74,9 +74,14 @@ pub(crate) async fn referrers<M: Metadata>(
         limit_bytes: limits::REFERRERS_BYTES - REFERRERS_HEAD.len() - REFERRERS_TAIL.len(),
     };
     let found = metadata.referrers(query).await?;
-    let body = [REFERRERS_HEAD, &found.entries.join(","), REFERRERS_TAIL].concat();
+    let body = referrers_body(&found.entries.join(","));
     let last = found.more_after.map(|last| last.to_string());
     Ok(referrers_reply(body, &asked, last.as_deref(), target))
+}
+
+/// An index of these entries, which have a comma between each two.
+pub(crate) fn referrers_body(entries: &str) -> String {
+    [REFERRERS_HEAD, entries, REFERRERS_TAIL].concat()
 }
 
 /// An index of referrers as an answer; `last` is where it goes on.

@@ -16,6 +16,7 @@ use crate::manifests::{self, MissingReferences};
 use crate::metadata::{DeleteManifest, Metadata, Mount};
 use crate::mirror::Mirror;
 use crate::turn::Turn;
+use crate::upstream::Accept;
 
 /// What a question is answered from.
 pub(crate) struct Questions<M> {
@@ -73,11 +74,13 @@ async fn answer<M: Metadata>(questions: Questions<M>, ask: Ask, mut turn: Turn) 
             };
             reply(answer, fetched);
         }
-        Ask::Manifest { repository, reference, principal: _, answer } => {
-            reply(answer, questions.manifest(repository, reference, &mut turn).await);
+        Ask::Manifest { repository, reference, accept, principal: _, answer } => {
+            let accept = Accept::with(&accept);
+            reply(answer, questions.manifest(repository, reference, &accept, &mut turn).await);
         }
-        Ask::Describe { repository, reference, principal: _, answer } => {
-            reply(answer, questions.describe(repository, reference, &mut turn).await);
+        Ask::Describe { repository, reference, accept, principal: _, answer } => {
+            let accept = Accept::with(&accept);
+            reply(answer, questions.describe(repository, reference, &accept, &mut turn).await);
         }
         // A session is the data plane's, and the repository exists once something was pushed into it.
         Ask::OpenUpload { repository, principal: _, answer } => {
@@ -168,6 +171,7 @@ impl<M: Metadata> Questions<M> {
         &self,
         repository: RepositoryName,
         reference: Reference,
+        accept: &Accept,
         turn: &mut Turn,
     ) -> Result<Option<Document>, Problem> {
         if let Some(document) = self.pushed(repository, reference).await? {
@@ -175,7 +179,8 @@ impl<M: Metadata> Questions<M> {
         }
         let Some(mirror) = &self.mirror else { return Ok(None) };
         let Some(place) = mirror.source(&repository).await? else { return Ok(None) };
-        let document = mirror.within(Box::pin(mirror.manifest(&place, reference, turn))).await?;
+        let asked = Box::pin(mirror.manifest(&place, reference, accept, turn));
+        let document = mirror.within(asked).await?;
         if let (Some(document), Reference::Tag(_)) = (&document, reference) {
             mirror.prefetch(&place, document);
         }
@@ -186,6 +191,7 @@ impl<M: Metadata> Questions<M> {
         &self,
         repository: RepositoryName,
         reference: Reference,
+        accept: &Accept,
         turn: &mut Turn,
     ) -> Result<Option<Description>, Problem> {
         if let Some(document) = self.pushed(repository, reference).await? {
@@ -194,7 +200,7 @@ impl<M: Metadata> Questions<M> {
         let Some(mirror) = &self.mirror else { return Ok(None) };
         match mirror.source(&repository).await? {
             None => Ok(None),
-            Some(place) => mirror.within(Box::pin(mirror.describe(&place, reference, turn))).await,
+            Some(place) => mirror.within(Box::pin(mirror.describe(&place, reference, accept, turn))).await,
         }
     }
 

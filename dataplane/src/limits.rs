@@ -12,6 +12,8 @@ use std::time::Duration;
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Header fields in a request; more is 431.
 pub const HEADER_FIELDS_MAX: usize = 100;
+/// Media types of one request's `Accept` that are passed on to an upstream; more are passed over.
+pub const ACCEPT_TYPES_MAX: usize = 32;
 /// Request target in bytes; more is 414.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Hexadecimal digits in the size of a chunk; more is 400.
@@ -77,8 +79,12 @@ pub const HELD_BACK_BYTES: u64 = 256 * 1024;
 pub const FILL_RESUMES_MAX: u32 = 3;
 /// Extents of one fill that are fetched at the same time; who wants another waits.
 pub const FILL_EXTENTS_MAX: usize = 4;
-/// Answers that go through without being kept; more is 503.
+/// Requests to an upstream that are each for one answer alone, which is not kept; more is 503.
 pub const PASSES_MAX: usize = 64;
+/// Blobs that pass through memory for several answers at a time; of another each answer has a request of its own.
+pub const PASS_WINDOWS_MAX: usize = 8;
+/// What such a blob has in memory; an answer that is further behind the fastest has a request of its own.
+pub const PASS_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 /// How often one request joins a fill of the same blob, the one before having been spoilt; then it is 502.
 pub const FILL_JOINS_MAX: usize = 3;
 /// Jobs that wait for the pool's threads; more is 503.
@@ -157,7 +163,11 @@ pub const GATHER_BYTES: usize = 128 * 1024;
 /// A file send up to this goes by sendfile, above by splice.
 pub const SENDFILE_BYTES_MAX: usize = 256 * 1024;
 /// Pages that were found in memory count for this long. They can go sooner; then the stall metric tells.
-pub const RESIDENT_TIME: Duration = Duration::from_millis(100);
+pub const RESIDENT_TIME: Duration = Duration::from_secs(1);
+/// What of a file is asked about at once, when it is remembered: at least as much as goes by sendfile.
+pub const RESIDENT_WINDOW_BYTES: u64 = 1024 * 1024;
+/// Windows that one core remembers: together 4 GiB.
+pub const RESIDENT_WINDOWS: usize = 4096;
 /// What one connection may send before others get their turn.
 pub const TURN_BYTES: usize = 1024 * 1024;
 /// What a request counts for in that, beside the bytes of its answer.
@@ -184,12 +194,18 @@ pub const FILL_CHUNK_BYTES: u64 = BUF_BYTES as u64;
 pub const FILL_ROOM_BYTES: u64 = 1 << 20;
 /// Hits of cached blobs that a core tells the cache at a time.
 pub const TOUCHES_A_BATCH: usize = 64;
-/// How often a fill asks for others to go, for one unit of room.
-pub const FILL_ROOM_TRIES_MAX: u32 = 8;
-/// How long it waits then for what has gone to be closed, and so much longer each time.
-pub const FILL_ROOM_PAUSE: Duration = Duration::from_millis(5);
+/// Room that is made at a time for a push whose length nobody has told.
+pub const PUSH_ROOM_BYTES: u64 = 8 * 1024 * 1024;
+/// How often what wants room waits for what has gone for it to be closed.
+pub const ROOM_TRIES_MAX: u32 = 16;
+/// How long it waits then, and so much longer each time.
+pub const ROOM_PAUSE: Duration = Duration::from_millis(5);
 /// Chunks that the run of a fill is soon going to bring: nobody fetches them ahead of it.
 pub const FILL_NEAR_CHUNKS: u64 = 8;
+/// A blob that passes through is read so far ahead of the fastest who follows it.
+pub const PASS_AHEAD_BYTES: u64 = 1 << 20;
+/// What is taken at a time of a blob that passes through.
+pub const PASS_PIECE_BYTES: usize = 64 * 1024;
 /// The most chunks that one extent asks for.
 pub const FILL_EXTENT_CHUNKS_MAX: u64 = 64;
 /// Who asks for less than this in bytes probes, and never starts a whole fill.
@@ -261,6 +277,9 @@ const _: () = {
     assert!(FILL_ROOM_BYTES.is_multiple_of(FILL_CHUNK_BYTES));
     // A chunk is gathered in one buffer, and what is held back is at least one.
     assert!(FILL_CHUNK_BYTES <= BUF_BYTES as u64 && FILL_CHUNK_BYTES <= HELD_BACK_BYTES);
+    // Who waits for the end that is held back finds it in the window, and the piece before is still there.
+    assert!(HELD_BACK_BYTES + (PASS_PIECE_BYTES as u64) < PASS_AHEAD_BYTES);
+    assert!(PASS_AHEAD_BYTES + 2 * (PASS_PIECE_BYTES as u64) < PASS_WINDOW_BYTES);
     assert!(ACCESS_TARGET_BYTES_MAX <= TARGET_BYTES_MAX);
 };
 
@@ -287,6 +306,8 @@ pub struct Limits {
     pub blob_bytes: u64,
     /// An upload session without progress is removed after this long.
     pub upload_expiry: Duration,
+    /// A part of an upstream's blob that nobody has read or filled for so long is removed.
+    pub fill_expiry: Duration,
     /// In-flight requests get this long to finish when the process is asked to stop.
     pub drain_timeout: Duration,
     /// The scrub rests this long after it has compared all files and rows.
@@ -310,6 +331,7 @@ impl Default for Limits {
             connections: 0,
             blob_bytes: 100 * 1024 * 1024 * 1024,
             upload_expiry: Duration::from_secs(24 * 3600),
+            fill_expiry: Duration::from_secs(24 * 3600),
             drain_timeout: Duration::from_secs(30),
             scrub_interval: Duration::from_secs(24 * 3600),
             scrub_rate: 1000,

@@ -285,8 +285,20 @@ impl Shared {
             cores: self.metrics.cores().iter().map(core).collect(),
             disk: self.store.disk(),
             writes: WritesHealth { allowed: why.is_none(), why },
-            warnings: self.warnings.clone(),
+            warnings: self.warnings.iter().cloned().chain(self.loss()).collect(),
         }
+    }
+
+    /// What the last scrub missed. Reads and pushes go on: it is an alarm for an operator and no reason to take the
+    /// whole registry away.
+    fn loss(&self) -> Option<String> {
+        let lost = self.store.counters().lost_blobs.load(Ordering::Relaxed);
+        (lost > 0).then(|| {
+            format!(
+                "blobs whose whole file the last scrub missed: {lost}; the log names the first of them; push them \
+                 again"
+            )
+        })
     }
 
     /// The data plane's families in the OpenMetrics text format, without the end mark.
@@ -357,6 +369,7 @@ async fn serve(core: std::rc::Rc<Core>, io: Io, mut inbox: mpsc::Receiver<Messag
             while !ended.load(Ordering::Relaxed) {
                 core.io.sleep_until(core.io.now() + core.sweep_interval()).await;
                 core.store.expire(&core.io).await;
+                core.fills.expire(&core.io, &core.store, core.limits.fill_expiry).await;
             }
         });
     }

@@ -85,6 +85,8 @@ pub struct CacheSettings {
     pub max_bytes: Option<u64>,
     /// Of the volume less what was pushed, 1 to 100.
     pub max_percent: u8,
+    /// Of upstreams' manifests, in the metadata.
+    pub manifests_max_bytes: u64,
     /// Repositories of upstreams whose blobs are not evicted, by their names here.
     pub pin: Vec<Glob>,
 }
@@ -110,6 +112,9 @@ impl TryFrom<RawConfig> for Config {
         let cache = CacheSettings {
             max_bytes: read.setting("cache.max_bytes", BytesOrAuto(None)).0,
             max_percent: read.setting("cache.max_percent", Percent(80)).0,
+            manifests_max_bytes: read
+                .setting("cache.manifests_max_bytes", Bytes(controlplane::limits::MIRRORED_BYTES))
+                .0,
             pin: read.list::<Glob>("cache.pin"),
         };
         let Upstreams { settings, namespaces, effective: effective_upstreams } =
@@ -153,6 +158,7 @@ fn read_limits(read: &mut Reading) -> (Limits, u64) {
         connections: read.setting("limits.connections", default.connections),
         blob_bytes: read.setting("limits.blob_bytes", Bytes(default.blob_bytes)).0,
         upload_expiry: read.setting("limits.upload_expiry", default.upload_expiry),
+        fill_expiry: read.setting("limits.fill_expiry", default.fill_expiry),
         drain_timeout: read.setting("limits.drain_timeout", default.drain_timeout),
         scrub_interval: read.setting("limits.scrub_interval", default.scrub_interval),
         scrub_rate: read.setting("limits.scrub_rate", scrub_rate).get(),
@@ -189,5 +195,7 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.connections", "77", "77"),
     ("limits.blob_bytes", "1TiB", "\"1TiB\""),
     ("limits.upload_expiry", "7d", "\"7d\""),
+    ("limits.fill_expiry", "2d", "\"2d\""),
     ("limits.drain_timeout", "1s", "\"1s\""),
     ("limits.scrub_interval", "6h", "\"6h\""),
     ("limits.scrub_rate", "50", "50"),
@@ -56,6 +57,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("registry.missing_references", "any", "\"any\""),
     ("cache.max_bytes", "50GiB", "\"50GiB\""),
     ("cache.max_percent", "50", "50"),
+    ("cache.manifests_max_bytes", "2GiB", "\"2GiB\""),
     ("cache.pin", "docker.io/library/*", "[\"docker.io/library/*\"]"),
 ];
 
@@ -72,7 +74,10 @@ fn defaults() {
     assert_eq!(config.reserve_bytes, limits::RESERVE_BYTES_MIN);
     assert_eq!(config.missing_references, MissingReferences::Reject);
     assert!(config.upstreams.is_empty() && config.local_only.is_empty());
-    assert_eq!(config.cache, CacheSettings { max_bytes: None, max_percent: 80, pin: Vec::new() });
+    assert_eq!(
+        config.cache,
+        CacheSettings { max_bytes: None, max_percent: 80, manifests_max_bytes: 1 << 30, pin: Vec::new() }
+    );
     assert!(config.warnings.is_empty());
 }
 

@@ -8,14 +8,18 @@
 //! and crane, whose ways through the server differ most, on the epoll leg too.
 
 mod bench;
+pub mod daemons;
+pub mod desk;
 mod layers;
+pub mod layout;
 
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
 use crate::harness::{Leg, beside, legs};
-use bench::{Bench, Daemon};
+use bench::Bench;
+use daemons::{buildkitd, containerd, dockerd};
 use layers::{ARCHITECTURES, assert_same};
 
 legs! {
@@ -69,28 +73,7 @@ fn buildkit() {
 /// Push twice (the second finds every layer), copy by mount, pull by digest and by tag, a manifest list.
 fn with_docker(leg: Leg) {
     let Some(bench) = Bench::as_root(leg, &["docker", "dockerd"]) else { return };
-    let socket = bench.path("docker.sock");
-    let host = format!("unix://{}", socket.display());
-    let _dockerd = Daemon::start(
-        &bench,
-        "dockerd",
-        &[
-            "--iptables=false",
-            "--ip6tables=false",
-            "--ip-forward=false",
-            "--bridge=none",
-            "--storage-driver=vfs",
-            "--data-root",
-            &bench.text("docker-data"),
-            "--exec-root",
-            &bench.text("docker-exec"),
-            "--pidfile",
-            &bench.text("docker.pid"),
-            "-H",
-            &host,
-        ],
-        &socket,
-    );
+    let (_dockerd, host) = dockerd(&bench, &bench.write("daemon.json", "{}"));
     let docker = |args: &[&str]| bench.run("docker", &[&["-H", &host], args].concat());
     let (first, second) = (bench.image("docker/first:1"), bench.image("docker/second:1"));
 
@@ -131,7 +114,8 @@ fn with_docker(leg: Leg) {
     let list = bench.image("docker/list:1");
     let members = ARCHITECTURES.map(|arch| {
         let member = bench.image(&format!("docker/list:{arch}"));
-        docker(&["import", &bench.layers.of(arch).display().to_string(), &member]);
+        let platform = format!("linux/{arch}");
+        docker(&["import", "--platform", &platform, &bench.layers.of(arch).display().to_string(), &member]);
         docker(&["push", "-q", &member]);
         member
     });
@@ -516,19 +500,7 @@ fn with_cosign(leg: Leg) {
 fn with_containerd_and_ctr(leg: Leg) {
     let clients = ["containerd", "ctr", "crane"];
     let Some(bench) = Bench::as_root(leg, &clients) else { return };
-    let (socket, config) = (bench.path("c.sock"), bench.path("containerd.toml"));
-    let toml = format!(
-        "version = 3\nroot = {:?}\nstate = {:?}\n\
-         disabled_plugins = [\"io.containerd.internal.v1.opt\", \"io.containerd.nri.v1.nri\"]\n\
-         [grpc]\naddress = {socket:?}\n\
-         [[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n\
-         platform = \"linux/amd64\"\nsnapshotter = \"native\"\ndiffer = \"walking\"\n",
-        bench.path("c-root"),
-        bench.path("c-state"),
-    );
-    fs::write(&config, toml).unwrap();
-    let _daemon = Daemon::start(&bench, "containerd", &["-c", &config.display().to_string()], &socket);
-    let address = socket.display().to_string();
+    let (_containerd, address) = containerd(&bench, "");
     let ctr = |args: &[&str]| bench.run("ctr", &[&["-a", &address], args].concat());
 
     let crane = |args: &[&str]| bench.run("crane", &[args, &["--insecure"]].concat());
@@ -584,13 +556,7 @@ fn with_buildkit(leg: Leg) {
     let (image, cache) = (bench.image("buildkit/image:1"), bench.image("buildkit/cache:1"));
     let place = bench.text("context");
     let build = |name: &str, image: &str, cache: &[&str]| {
-        let socket = bench.path(&format!("{name}.sock"));
-        let address = format!("unix://{}", socket.display());
-        let root = bench.text(&format!("{name}-root"));
-        let worker =
-            ["--oci-worker-snapshotter=native", "--oci-worker-net=host", "--containerd-worker=false"];
-        let flags = ["--addr", &address, "--root", &root, "--config=/dev/null"];
-        let _daemon = Daemon::start(&bench, "buildkitd", &[&flags[..], &worker].concat(), &socket);
+        let (_buildkitd, address) = buildkitd(&bench, name, Path::new("/dev/null"));
         let what = ["--addr", &address, "build", "--progress=plain", "--frontend=dockerfile.v0"];
         let locals = [format!("--local=context={place}"), format!("--local=dockerfile={place}")];
         let output = format!("--output=type=image,name={image},push=true,registry.insecure=true");

@@ -131,6 +131,7 @@ mod tests {
             ("read_bytes_per_s", 2e9, "read", "2 GB/s"),
             ("wait_s", 2.0, "wait", "2 s"),
             ("upstream_gets", 1.0, "upstream gets", "1"),
+            ("follower_cpu_per_hit", 1.25, "follower cpu per hit", "1.25"),
             ("stalls", 3.0, "stalls", "3"),
         ];
         for (name, value, head, expect) in cases {

@@ -191,6 +191,7 @@ impl Scenario for Herd {
             times.map_err(|why| tally.wrong(why)).ok().flatten()
         };
         let visits = clients::run(subject, &settings, &case.name, &arrivals, visit)?;
+        let served = Served { cpu_us: visits.round.cost.cpu_us, bytes: visits.round.bytes };
         if !upstream.wait_until_idle(SETTLE_MAX) {
             eprintln!("{} still fetches after {} s", subject.name, SETTLE_MAX.as_secs());
         }
@@ -214,7 +215,51 @@ impl Scenario for Herd {
         if visits.rss_max_bytes > 0 {
             figure("rss_max_bytes", visits.rss_max_bytes as f64);
         }
+        // Who leaves or crawls has no bytes to divide by.
+        if subject.peer.is_some() && count > 1 && roles.iter().all(|role| *role == Role::Quick) {
+            let hit = self.again(case, subject, &blob, count)?;
+            self.rounds += 1;
+            let other = Blob::new(self.rounds, self.settings.blob_size);
+            self.upstream()?.offer(&other.digest, other.noise().bytes());
+            let alone = self.again(case, subject, &other, 1)?;
+            for (name, value) in served.figures(&alone, &hit) {
+                round.figures.insert(name.to_owned(), value);
+            }
+        }
         Ok(round)
+    }
+}
+
+/// What a server paid for so many bytes.
+struct Served {
+    cpu_us: f64,
+    bytes: u64,
+}
+
+impl Served {
+    /// Of a herd: what one follower's bytes cost, which is all that the herd cost more than one client `alone`, and that
+    /// against a `hit`.
+    fn figures(&self, alone: &Served, hit: &Served) -> [(&'static str, f64); 2] {
+        let followed = self.bytes.saturating_sub(alone.bytes).max(1) as f64;
+        let follower = (self.cpu_us - alone.cpu_us).max(0.0) / followed;
+        let hit = hit.cpu_us / hit.bytes.max(1) as f64;
+        [("hit_cpu_per_gb_us", hit * 1e9), ("follower_cpu_per_hit", follower / hit.max(1e-12))]
+    }
+}
+
+impl Herd {
+    /// `count` clients at once, who are only counted.
+    fn again(&self, case: &Case, subject: &mut Subject, blob: &Blob, count: usize) -> Result<Served, String> {
+        let target = subject.blob_target(blob);
+        let visit = |_: usize, due: Instant, tally: &Tally| {
+            let got = pull(&mut Client::of(&subject.registry), &target, blob, false, due, tally);
+            got.map_err(|why| tally.wrong(why)).is_ok()
+        };
+        let visits = clients::run(subject, &self.settings, &case.name, &vec![Duration::ZERO; count], visit)?;
+        match visits.round.first_error {
+            None => Ok(Served { cpu_us: visits.round.cost.cpu_us, bytes: visits.round.bytes }),
+            Some(why) => Err(why),
+        }
     }
 }
 
@@ -294,6 +339,13 @@ mod tests {
         assert!(herd.peer("gantry").unwrap_err().contains("gantry:proxy"));
         assert!(herd.peer("nginx").unwrap_err().contains("nginx:proxy"));
         assert!(herd.peer("my/cache.toml").unwrap_err().contains("--upstream-listen"));
+    }
+
+    #[test]
+    fn a_followers_price_is_what_the_herd_costs_more_than_one() {
+        let served = |cpu_us: f64, bytes| Served { cpu_us, bytes };
+        let figures = served(700.0, 1000).figures(&served(250.0, 100), &served(400.0, 1000));
+        assert_eq!(figures, [("hit_cpu_per_gb_us", 0.4e9), ("follower_cpu_per_hit", 1.25)]);
     }
 
     /// Without a cache in between every client is an upstream GET of its own.

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::upstream::{Metrics, Upstream};
+use crate::upstream::{self, Upstream};
 
 /// Counters of one upstream since start; each only grows.
 #[derive(Debug, Default)]
@@ -164,15 +164,12 @@ impl MirrorMetrics {
         MirrorMetrics(upstreams)
     }
 
-    /// The families in the OpenMetrics text format; nothing without upstreams.
+    /// The families in the OpenMetrics text format, those of the clients too; nothing without upstreams.
     pub(crate) fn render(&self, out: &mut String) {
         let counts = self.0.iter().map(|(upstream, counts)| (upstream.settings().ns.as_str(), &**counts));
         render(&counts.collect::<Vec<_>>(), out);
-        let clients = self
-            .0
-            .iter()
-            .map(|(upstream, _)| (upstream.settings().ns.as_str(), upstream.metrics(), upstream.budget()));
-        Metrics::render_all(&clients.collect::<Vec<_>>(), out);
+        let clients = self.0.iter().map(|(one, _)| (one.settings().ns.as_str(), one.metrics(), one.budget()));
+        upstream::Metrics::render_all(&clients.collect::<Vec<_>>(), out);
     }
 }
 
@@ -220,7 +217,7 @@ mod tests {
         assert_eq!(out.matches("_total{").count(), 2 * (3 + 4 + 4 + 3 + 3 + 1));
         let mut none = String::new();
         render(&[], &mut none);
-        Metrics::render_all(&[], &mut none);
+        MirrorMetrics::default().render(&mut none);
         assert_eq!(none, "");
     }
 }

@@ -18,6 +18,7 @@ use super::{Mirror, Place};
 use crate::limits;
 use crate::metadata::Metadata;
 use crate::turn::Turn;
+use crate::upstream::Accept;
 
 /// How an image is to be fetched.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ impl<M: Metadata> Mirror<M> {
         // A place of its own: it takes none of those that clients' questions wait for.
         let places = Arc::new(Semaphore::new(1));
         let mut turn = Turn::take(&places).await.ok_or(Problem::Internal)?;
-        let found = self.manifest(place, reference, &mut turn).await?;
+        let found = self.manifest(place, reference, &Accept::default(), &mut turn).await?;
         found.ok_or(Problem::ManifestUnknown(reference))
     }
 

@@ -1,7 +1,8 @@
 //! Pages of an upstream's lists: remembered for a moment, and longer for when it is away.
 //!
 //! Invariants: a page is asked for once, however many want it. Where it goes on is the upstream's to say; a client gets
-//! that as the `last` of a link to us.
+//! that as the `last` of a link to us. After the upstream's own *no* to the first page none of that list is given again;
+//! its *no* to another one is about that page alone, since a client may have made it up.
 
 use std::sync::Arc;
 
@@ -33,25 +34,27 @@ pub(super) enum Seen {
 /// What is said beside an answer that is not of now.
 const WARNING: &str = "299 - \"gantry: the upstream could not be asked\"";
 
+/// A `last` that names no page of the upstream's.
+pub(super) const NO_PAGE: Problem =
+    Problem::RequestMalformed { why: "last is nothing that a link of this registry says" };
+
 /// Begins a `last` that is an upstream's own query; no tag and no digest has it.
 const OPAQUE: char = '?';
 
 impl<M: Metadata> Mirror<M> {
-    /// The page of `list` that `query` asks for. Errors: `Overloaded`, or an answer that can't be right.
+    /// What the upstream has for `page` of `list`. Errors: `Overloaded`, an answer that can't be right, or a page that
+    /// can't be asked for.
     pub(super) async fn listing(
         self: &Arc<Self>,
         place: &Place,
         list: upstream::Listing,
-        query: &str,
+        page: &Page,
         turn: &mut Turn,
     ) -> Result<Seen, Problem> {
         let site = self.site(place)?;
-        let key = match list {
-            upstream::Listing::Tags => format!("tags?{query}"),
-            upstream::Listing::Referrers(subject) => format!("{subject}?{query}"),
-        };
-        let known = site.list(place, &key);
-        match known {
+        let asked = Asked { query: query_there(page)?, list, is_first: page.last.is_none() };
+        let key = asked.key();
+        match self.known_page(site, place, &key) {
             Some(known) if self.clock.since(known.at) < limits::LIST_FRESH => {
                 site.counts.list(Answered::Kept);
                 return Ok(Seen::Page(known));
@@ -65,7 +68,7 @@ impl<M: Metadata> Mirror<M> {
         turn.wait_among(&site.waits)?;
         let flight = self
             .lists
-            .join((place.repository, key.clone()), Box::pin(self.ask_page(site, place, &list, query, &key)));
+            .join((place.repository, key.clone()), Box::pin(self.ask_page(site, place, &asked, &key)));
         match flight.await {
             Ok(Some(page)) => {
                 site.counts.list(Answered::Upstream);
@@ -73,7 +76,7 @@ impl<M: Metadata> Mirror<M> {
             }
             Ok(None) => Ok(Seen::Absent),
             Err(Failure::Denied) => Ok(Seen::Denied),
-            Err(failure) => match site.list(place, &key) {
+            Err(failure) => match self.known_page(site, place, &key) {
                 Some(known) if failure.is_outage() => Ok(old(site, known)),
                 _ if failure.is_outage() => Ok(Seen::Away(site.failed(place, &failure))),
                 _ => Err(site.failed(place, &failure)),
@@ -81,20 +84,57 @@ impl<M: Metadata> Mirror<M> {
         }
     }
 
+    /// A page that was had, and is not too old for anything.
+    fn known_page(&self, site: &Site, place: &Place, key: &str) -> Option<Listing> {
+        site.list(place, key).filter(|known| self.clock.since(known.at) < limits::LIST_KEPT)
+    }
+
     async fn ask_page(
         &self,
         site: &Site,
         place: &Place,
-        list: &upstream::Listing,
-        query: &str,
+        asked: &Asked,
         key: &str,
     ) -> Result<Option<Listing>, Failure> {
-        let query = Some(query).filter(|query| !query.is_empty());
-        let Some(page) = site.upstream.list(&place.there, list, query).await? else { return Ok(None) };
+        let query = Some(asked.query.as_str()).filter(|query| !query.is_empty());
+        let page = match site.upstream.list(&place.there, &asked.list, query).await {
+            Ok(Some(page)) => page,
+            no @ (Ok(None) | Err(Failure::Denied)) => {
+                site.forget_lists(place, |known| known == key || asked.is_first && asked.has(known));
+                return no.map(|_none| None);
+            }
+            Err(failure) => return Err(failure),
+        };
         let listing =
             Listing { body: page.bytes, media_type: page.media_type, next: page.next, at: self.clock.now() };
         site.note_list(place, key, listing.clone());
         Ok(Some(listing))
+    }
+}
+
+/// One page of one list.
+struct Asked {
+    list: upstream::Listing,
+    query: String,
+    is_first: bool,
+}
+
+impl Asked {
+    fn name(&self) -> String {
+        match self.list {
+            upstream::Listing::Tags => "tags".to_owned(),
+            upstream::Listing::Referrers(subject) => subject.to_string(),
+        }
+    }
+
+    /// What the page is remembered by.
+    fn key(&self) -> String {
+        format!("{}?{}", self.name(), self.query)
+    }
+
+    /// Whether this is the key of a page of the same list.
+    fn has(&self, key: &str) -> bool {
+        key.split_once('?').is_some_and(|(name, _)| name == self.name())
     }
 }
 
@@ -111,16 +151,19 @@ pub(super) fn warn(reply: &mut Reply) {
 /// The upstream's query for the page that a client asks us for.
 ///
 /// Errors: `RequestMalformed` (400) for a `last` that pretends to be an upstream's query.
-pub(super) fn query_there(page: &Page) -> Result<String, Problem> {
+fn query_there(page: &Page) -> Result<String, Problem> {
     match page.last.as_deref().and_then(|last| last.strip_prefix(OPAQUE)) {
         None => Ok(page.query()),
         Some(query) if query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') => {
             Ok(query.to_owned())
         }
-        Some(_) => {
-            Err(Problem::RequestMalformed { why: "last is nothing that a link of this registry says" })
-        }
+        Some(_) => Err(NO_PAGE),
     }
+}
+
+/// Whether this `last` is an upstream's own query.
+pub(super) fn is_opaque(last: &str) -> bool {
+    last.starts_with(OPAQUE)
 }
 
 /// The `last` by which a client asks us for the page that the upstream's `next` is a query for.

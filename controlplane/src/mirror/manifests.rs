@@ -29,16 +29,18 @@ enum Compared {
 }
 
 impl<M: Metadata> Mirror<M> {
-    /// The manifest that `reference` names. `None`: the upstream has none.
+    /// The manifest that `reference` names. `None`: the upstream has none. Of those who want it at the same time one asks,
+    /// for what that one takes: what is kept does not depend on it, since what we take ourselves comes first.
     ///
     /// Errors: `NameUnknown` (404) where it lets nobody in; an outage (502, 503, 504).
     pub(crate) async fn manifest(
         self: &Arc<Self>,
         place: &Place,
         reference: Reference,
+        accept: &Accept,
         turn: &mut Turn,
     ) -> Result<Option<Document>, Problem> {
-        if let Some(document) = self.at_hand(place, reference).await? {
+        if let Some(document) = self.at_hand(place, reference, accept).await? {
             return Ok(Some(document));
         }
         let site = self.site(place)?;
@@ -46,7 +48,9 @@ impl<M: Metadata> Mirror<M> {
             return absent.answer(place);
         }
         turn.wait_among(&site.waits)?;
-        self.manifests.join((place.repository, reference), Box::pin(self.ask(site, place, reference))).await
+        self.manifests
+            .join((place.repository, reference), Box::pin(self.ask(site, place, reference, accept)))
+            .await
     }
 
     /// As [`Mirror::manifest`], for who wants the head alone: of what is not here one HEAD is asked.
@@ -54,9 +58,10 @@ impl<M: Metadata> Mirror<M> {
         self: &Arc<Self>,
         place: &Place,
         reference: Reference,
+        accept: &Accept,
         turn: &mut Turn,
     ) -> Result<Option<Description>, Problem> {
-        if let Some(document) = self.at_hand(place, reference).await? {
+        if let Some(document) = self.at_hand(place, reference, accept).await? {
             return Ok(Some(Description::Whole(document)));
         }
         let site = self.site(place)?;
@@ -68,7 +73,7 @@ impl<M: Metadata> Mirror<M> {
         }
         turn.wait_among(&site.waits)?;
         let key = (place.repository, reference);
-        self.descriptions.join(key, Box::pin(self.ask_outline(site, place, reference))).await
+        self.descriptions.join(key, Box::pin(self.ask_outline(site, place, reference, accept))).await
     }
 
     /// What can be answered without waiting for anybody.
@@ -76,6 +81,7 @@ impl<M: Metadata> Mirror<M> {
         self: &Arc<Self>,
         place: &Place,
         reference: Reference,
+        accept: &Accept,
     ) -> Result<Option<Document>, Problem> {
         let site = self.site(place)?;
         match reference {
@@ -90,7 +96,7 @@ impl<M: Metadata> Mirror<M> {
                         self.given(site, place, known.manifest, Came::Stale, Some(Duration::ZERO))
                     }
                     Use::WhileAsking if site.absence(place, Wanted::Manifest(reference)).is_none() => {
-                        self.ask_behind(*place, tag);
+                        self.ask_behind(*place, tag, accept.clone());
                         self.given(site, place, known.manifest, Came::Hit, Some(Duration::ZERO))
                     }
                     Use::WhileAsking | Use::IfDown | Use::No => return Ok(None),
@@ -132,7 +138,7 @@ impl<M: Metadata> Mirror<M> {
     }
 
     /// Compares a tag while its old answer is given.
-    fn ask_behind(self: &Arc<Self>, place: Place, tag: Tag) {
+    fn ask_behind(self: &Arc<Self>, place: Place, tag: Tag, accept: Accept) {
         let mirror = Arc::clone(self);
         self.behind.start(async move {
             let reference = Reference::Tag(tag);
@@ -140,7 +146,7 @@ impl<M: Metadata> Mirror<M> {
             // Whoever is told of a failure is the next to wait for an answer.
             let _compared = mirror
                 .manifests
-                .join((place.repository, reference), Box::pin(mirror.ask(site, &place, reference)))
+                .join((place.repository, reference), Box::pin(mirror.ask(site, &place, reference, &accept)))
                 .await;
         });
     }
@@ -151,6 +157,7 @@ impl<M: Metadata> Mirror<M> {
         site: &Site,
         place: &Place,
         reference: Reference,
+        accept: &Accept,
     ) -> Result<Option<Document>, Problem> {
         let known = match reference {
             Reference::Digest(digest) => {
@@ -168,7 +175,7 @@ impl<M: Metadata> Mirror<M> {
         }
         site.may_be_asked()?;
         match known {
-            None => match self.get(site, place, reference).await {
+            None => match self.get(site, place, reference, accept).await {
                 Ok(Some(received)) => self.take(site, place, reference, None, received).await.map(Some),
                 Ok(None) => self.gone(site, place, reference, Absent::Unknown).await,
                 Err(Failure::Denied) => self.gone(site, place, reference, Absent::Denied).await,
@@ -179,7 +186,7 @@ impl<M: Metadata> Mirror<M> {
                 if let Use::Fresh(fresh) = site.rules.usable(&tag, age) {
                     return Ok(Some(self.given(site, place, known.manifest, Came::Hit, fresh)));
                 }
-                self.look_again(site, place, tag, known, age).await
+                self.look_again(site, place, (tag, known), age, accept).await
             }
         }
     }
@@ -189,14 +196,14 @@ impl<M: Metadata> Mirror<M> {
         self: &Arc<Self>,
         site: &Site,
         place: &Place,
-        tag: Tag,
-        known: KeptTag,
+        (tag, known): (Tag, KeptTag),
         age: Duration,
+        accept: &Accept,
     ) -> Result<Option<Document>, Problem> {
         let reference = Reference::Tag(tag);
         let digest = known.manifest.document.digest;
-        let outcome = match self.compare(site, place, tag, &digest).await {
-            Ok(Compared::Other(other)) => self.moved(site, place, tag, other).await,
+        let outcome = match self.compare(site, place, tag, &digest, accept).await {
+            Ok(Compared::Other(other)) => self.moved(site, place, tag, other, accept).await,
             Ok(Compared::Same) => {
                 site.counts.looked(Looked::Same);
                 let (repository, at) = (place.repository, self.clock.now());
@@ -244,15 +251,16 @@ impl<M: Metadata> Mirror<M> {
         place: &Place,
         tag: Tag,
         digest: &Digest,
+        accept: &Accept,
     ) -> Result<Compared, Failure> {
-        let (reference, accept) = (Reference::Tag(tag), Accept::default());
-        let described = site.upstream.describe_manifest(&place.there, &reference, &accept).await?;
+        let reference = Reference::Tag(tag);
+        let described = site.upstream.describe_manifest(&place.there, &reference, accept).await?;
         match described.map(|described| described.digest) {
             None => Ok(Compared::Gone),
             Some(Some(found)) if found == *digest => Ok(Compared::Same),
             Some(Some(other)) => Ok(Compared::Other(other)),
             Some(None) => {
-                let got = site.upstream.manifest(&place.there, &reference, &accept, Some(digest)).await?;
+                let got = site.upstream.manifest(&place.there, &reference, accept, Some(digest)).await?;
                 Ok(match got {
                     GotManifest::Absent => Compared::Gone,
                     GotManifest::Unchanged => Compared::Same,
@@ -271,6 +279,7 @@ impl<M: Metadata> Mirror<M> {
         place: &Place,
         tag: Tag,
         digest: Digest,
+        accept: &Accept,
     ) -> Result<Result<Document, Problem>, Failure> {
         site.counts.looked(Looked::Moved);
         let (repository, at) = (place.repository, self.clock.now());
@@ -280,7 +289,7 @@ impl<M: Metadata> Mirror<M> {
             return Ok(Ok(Document { fresh: Some(site.rules.tag_ttl), ..document }));
         }
         let reference = Reference::Digest(digest);
-        match self.get(site, place, reference).await? {
+        match self.get(site, place, reference, accept).await? {
             Some(received) => Ok(self.take(site, place, reference, Some(tag), received).await),
             None => {
                 Err(Failure::Misbehaved { why: "the upstream's tag names a manifest that it does not have" })
@@ -294,8 +303,9 @@ impl<M: Metadata> Mirror<M> {
         site: &Site,
         place: &Place,
         reference: Reference,
+        accept: &Accept,
     ) -> Result<Option<Received>, Failure> {
-        match site.upstream.manifest(&place.there, &reference, &Accept::default(), None).await? {
+        match site.upstream.manifest(&place.there, &reference, accept, None).await? {
             GotManifest::Absent => Ok(None),
             GotManifest::Unchanged => {
                 Err(Failure::Misbehaved { why: "the upstream compared with what nobody named" })
@@ -315,13 +325,7 @@ impl<M: Metadata> Mirror<M> {
         tag: Option<Tag>,
         received: Received,
     ) -> Result<Document, Problem> {
-        let permit = Arc::clone(&self.parses).acquire_owned().await.map_err(|_closed| Problem::Internal)?;
-        let verified = tokio::task::spawn_blocking(move || {
-            let verified = verify(&asked, received);
-            drop(permit);
-            verified
-        });
-        let verified = verified.await.unwrap_or(Err(Problem::Internal)).inspect_err(|problem| {
+        let verified = self.parse(move || verify(&asked, received)).await.inspect_err(|problem| {
             tracing::warn!(repository = %place.repository, reference = %asked, message = problem.message(), "refused");
         })?;
         let tag = match asked {
@@ -383,6 +387,7 @@ impl<M: Metadata> Mirror<M> {
         site: &Site,
         place: &Place,
         reference: Reference,
+        accept: &Accept,
     ) -> Result<Option<Description>, Problem> {
         let is_known = match reference {
             Reference::Tag(tag) => self.metadata.mirrored_tag(place.repository, tag).await?.is_some(),
@@ -390,7 +395,7 @@ impl<M: Metadata> Mirror<M> {
         };
         if !is_known {
             site.may_be_asked()?;
-            match site.upstream.describe_manifest(&place.there, &reference, &Accept::default()).await {
+            match site.upstream.describe_manifest(&place.there, &reference, accept).await {
                 Ok(Some(described)) => {
                     if let Some(outline) = outline(reference, described) {
                         site.open(place);
@@ -404,7 +409,7 @@ impl<M: Metadata> Mirror<M> {
             }
         }
         let key = (place.repository, reference);
-        let whole = self.manifests.join(key, Box::pin(self.ask(site, place, reference))).await?;
+        let whole = self.manifests.join(key, Box::pin(self.ask(site, place, reference, accept))).await?;
         Ok(whole.map(Description::Whole))
     }
 }

@@ -14,6 +14,7 @@ mod flights;
 mod gather;
 mod glob;
 mod images;
+mod index;
 mod inventory;
 mod links;
 mod listings;
@@ -23,6 +24,7 @@ mod pins;
 mod prefetch;
 mod purge;
 mod referrers;
+mod remembered;
 mod site;
 mod tags;
 mod tally;
@@ -263,6 +265,20 @@ impl<M: Metadata> Mirror<M> {
 
     fn site(&self, place: &Place) -> Result<&Site, Problem> {
         self.sites.get(usize::from(place.upstream)).ok_or(Problem::Internal)
+    }
+
+    /// Reads a document of up to 4 MiB, where nobody waits behind it, and few at once.
+    async fn parse<T: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let permit = Arc::clone(&self.parses).acquire_owned().await.map_err(|_closed| Problem::Internal)?;
+        let read = tokio::task::spawn_blocking(move || {
+            let read = read();
+            drop(permit);
+            read
+        });
+        read.await.unwrap_or(Err(Problem::Internal))
     }
 
     /// The answer of `ask`, unless the control plane ends before it is there.

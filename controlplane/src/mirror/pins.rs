@@ -195,6 +195,9 @@ impl<M: Metadata> Mirror<M> {
 
     /// There are no pins any more.
     async fn release_all(&self) -> Result<(), Problem> {
+        if self.cache.stat().await?.pinned == 0 {
+            return Ok(());
+        }
         let mut after = 0;
         loop {
             let page = self.cache.list(after, limits::CACHE_PAGE).await?;

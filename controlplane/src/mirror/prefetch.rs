@@ -4,10 +4,8 @@
 //! who wait for the same upstream, and asks it for nothing while less than half of its budget is left.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use control::Document;
-use moka::sync::Cache;
 use oci::{Digest, MediaType, Reference, RepositoryName};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -15,6 +13,7 @@ use tokio::time::timeout;
 use super::behind::Behind;
 use super::counts::Prefetched;
 use super::gather::{Order, has_budget};
+use super::remembered::Remembered;
 use super::tally::Tally;
 use super::{Mirror, Place};
 use crate::limits;
@@ -24,7 +23,7 @@ use crate::metadata::Metadata;
 pub(super) struct Prefetches {
     tasks: Behind,
     running: Arc<Semaphore>,
-    recent: Cache<(RepositoryName, Digest), ()>,
+    recent: Remembered<(RepositoryName, Digest), ()>,
 }
 
 impl Default for Prefetches {
@@ -32,7 +31,7 @@ impl Default for Prefetches {
         Prefetches {
             tasks: Behind::of(limits::PREFETCHES),
             running: Arc::new(Semaphore::new(limits::PREFETCHES_AT_ONCE)),
-            recent: remembering(limits::PREFETCHED, limits::PREFETCHED_FOR),
+            recent: Remembered::new(limits::PREFETCHED, limits::PREFETCHED_FOR),
         }
     }
 }
@@ -43,14 +42,8 @@ impl Prefetches {
     }
 
     pub(super) fn forget(&self, is_meant: &dyn Fn(&str) -> bool) {
-        for (key, ()) in self.recent.iter().filter(|(key, ())| is_meant(key.0.as_str())) {
-            self.recent.invalidate(&*key);
-        }
+        self.recent.forget_all(|(name, _)| is_meant(name.as_str()));
     }
-}
-
-fn remembering(entries: u64, time: Duration) -> Cache<(RepositoryName, Digest), ()> {
-    Cache::builder().max_capacity(entries).time_to_live(time).build()
 }
 
 impl<M: Metadata> Mirror<M> {
@@ -59,7 +52,7 @@ impl<M: Metadata> Mirror<M> {
         let Ok(site) = self.site(place) else { return };
         let is_index = [MediaType::OCI_INDEX, MediaType::DOCKER_LIST].contains(&document.media_type);
         let key = (place.repository, document.digest);
-        if site.rules.platforms.is_empty() || !is_index || self.prefetches.recent.contains_key(&key) {
+        if site.rules.platforms.is_empty() || !is_index || self.prefetches.recent.get(&key).is_some() {
             return;
         }
         if !has_budget(site) {
@@ -112,12 +105,10 @@ mod tests {
         for number in 0..limits::PREFETCHED + 100 {
             prefetches.recent.insert(key(number), ());
         }
-        prefetches.recent.run_pending_tasks();
-        let have = prefetches.recent.entry_count();
+        let have = prefetches.recent.settled_len();
         assert!(have > limits::PREFETCHED / 2 && have <= limits::PREFETCHED, "{have}");
         prefetches.forget(&|name| name.starts_with("docker.io/"));
-        prefetches.recent.run_pending_tasks();
-        assert_eq!(prefetches.recent.entry_count(), 0);
+        assert_eq!(prefetches.recent.settled_len(), 0);
     }
 
     #[tokio::test]

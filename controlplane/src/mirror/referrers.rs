@@ -1,7 +1,8 @@
 //! The referrers of an upstream's manifests (end-12).
 //!
 //! Invariants: an upstream without the API is asked for the fallback tag, and the answer is 200 in any case. One that
-//! is away is an outage: an empty list would say that something is not signed.
+//! is away is an outage, and one that lets nobody see its list is unknown: an empty list would say that something is not
+//! signed. What a client makes up as `last` says nothing of the list.
 //!
 //! Spec: distribution-spec "Listing Referrers", "Referrers Tag Schema".
 
@@ -9,25 +10,35 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use control::{Came, Reply};
-use oci::{Digest, MediaType, Problem, Reference, Referrers, Tag};
-use serde_json::{Value, json};
+use oci::{Digest, MediaType, Page, Problem, Reference, Referrers, Tag};
 
-use super::listings::{Seen, last_here, query_there, warn};
-use super::site::{Absent, Wanted};
+use super::index::{self, Entries};
+use super::listings::{NO_PAGE, Seen, last_here, warn};
+use super::site::{Absent, Listing, Wanted};
 use super::{Mirror, Place};
-use crate::lists;
 use crate::metadata::Metadata;
 use crate::turn::Turn;
-use crate::upstream;
+use crate::upstream::{self, Accept};
+use crate::{limits, lists};
 
 /// What was found.
 #[derive(Default)]
 struct Found {
-    entries: Vec<Value>,
+    entries: Entries,
     /// What a client says to get the next page.
     next: Option<String>,
     is_old: bool,
 }
+
+/// What an upstream that can be asked has of a list, or of a page.
+enum Has<T> {
+    It(T),
+    /// Nothing, or what is no such list.
+    Nothing(Absent),
+}
+
+/// What was not signed then may be signed now.
+const OLD_AND_EMPTY: Problem = Problem::UpstreamUnreachable { retry_after_s: limits::UPSTREAM_RETRY_AFTER_S };
 
 impl<M: Metadata> Mirror<M> {
     /// end-12, also when nothing of that name is there. `None`: it may not be asked for there, as for a blob.
@@ -44,85 +55,124 @@ impl<M: Metadata> Mirror<M> {
             return Ok(None);
         }
         let found = match self.by_api(place, asked, turn).await? {
-            Some(found) => found,
-            None => self.by_tag(place, &asked.subject, turn).await?,
+            Has::It(found) => found,
+            Has::Nothing(absent) => match (self.by_tag(place, asked, turn).await?, absent) {
+                (Some(found), _) => found,
+                (None, Absent::Unknown) => Found::default(),
+                (None, Absent::Denied) => return Err(Problem::NameUnknown(place.repository)),
+            },
         };
-        let wanted = asked.artifact_type.as_deref();
-        let is_wanted = |entry: &&Value| wanted.is_none_or(|wanted| entry["artifactType"] == wanted);
-        let entries: Vec<&Value> = found.entries.iter().filter(is_wanted).collect();
-        let body = json!({
-            "schemaVersion": 2,
-            "mediaType": MediaType::OCI_INDEX.as_str(),
-            "manifests": entries,
-        });
-        let mut reply = lists::referrers_reply(body.to_string(), asked, found.next.as_deref(), target);
+        let body = lists::referrers_body(&found.entries.text);
+        let mut reply = lists::referrers_reply(body, asked, found.next.as_deref(), target);
         if found.is_old {
             warn(&mut reply);
         }
         Ok(Some(reply))
     }
 
-    /// `None`: the upstream has no such list, or what it gives is none.
+    /// As many pages as fit in one of ours: many clients read the first and no other.
     async fn by_api(
         self: &Arc<Self>,
         place: &Place,
         asked: &Referrers,
         turn: &mut Turn,
-    ) -> Result<Option<Found>, Problem> {
+    ) -> Result<Has<Found>, Problem> {
         let site = self.site(place)?;
-        if site.absence(place, Wanted::Referrers(asked.subject)).is_some() {
-            return Ok(None);
+        let is_first = asked.page.last.is_none();
+        let wanted = Wanted::Referrers(asked.subject);
+        if let Some(absent) = site.absence(place, wanted).filter(|_| is_first) {
+            return Ok(Has::Nothing(absent));
         }
-        // Types are looked at here: not every upstream filters, and so one page serves all who ask.
-        let query = query_there(&asked.page)?;
-        let seen = self.listing(place, upstream::Listing::Referrers(asked.subject), &query, turn).await?;
-        let (listing, is_old) = match seen {
-            Seen::Page(listing) => (Some(listing), false),
-            Seen::Old(listing) => (Some(listing), true),
-            Seen::Absent | Seen::Denied => (None, false),
-            Seen::Away(problem) => return Err(problem),
-        };
-        let is_index = |media_type: &Option<MediaType>| {
-            media_type.as_ref().is_none_or(|one| *one == MediaType::OCI_INDEX)
-        };
-        let entries = listing.as_ref().filter(|listing| is_index(&listing.media_type));
-        let entries = entries.and_then(|listing| entries_of(&listing.body));
-        let (Some(listing), Some(entries)) = (listing, entries) else {
-            site.note_absence(place, Wanted::Referrers(asked.subject), Absent::Unknown);
-            return Ok(None);
-        };
-        if is_old && entries.is_empty() {
-            // What was not signed then may be signed now.
-            return Err(Problem::UpstreamUnreachable {
-                retry_after_s: crate::limits::UPSTREAM_RETRY_AFTER_S,
-            });
+        let mut found = Found::default();
+        let (mut page, mut bytes) = (asked.page.clone(), 0);
+        for number in 0..limits::REFERRERS_PAGES {
+            let (listing, entries, is_old) = match self.referrers_page(place, asked, &page, turn).await? {
+                Has::It(page) => page,
+                // It said itself that there is more.
+                Has::Nothing(_) if number > 0 => {
+                    return Err(Problem::UpstreamMisbehaved {
+                        why: "the upstream's list of referrers breaks off",
+                    });
+                }
+                Has::Nothing(absent) if is_first => {
+                    site.note_absence(place, wanted, absent);
+                    return Ok(Has::Nothing(absent));
+                }
+                Has::Nothing(_) => return Err(NO_PAGE),
+            };
+            bytes += listing.body.len();
+            if number > 0 && bytes > limits::REFERRERS_BYTES {
+                break;
+            }
+            found.entries.extend(&entries);
+            found.is_old |= is_old;
+            found.next = listing.next.as_deref().map(last_here);
+            if found.next.is_none() {
+                break;
+            }
+            page.last.clone_from(&found.next);
         }
-        Ok(Some(Found { entries, next: listing.next.as_deref().map(last_here), is_old }))
+        if found.is_old && found.entries.number == 0 {
+            return Err(OLD_AND_EMPTY);
+        }
+        Ok(Has::It(found))
     }
 
-    /// From the index that clients keep under a tag where there is no API.
+    /// One page of the upstream's, its descriptors, and whether it is of another time.
+    async fn referrers_page(
+        self: &Arc<Self>,
+        place: &Place,
+        asked: &Referrers,
+        page: &Page,
+        turn: &mut Turn,
+    ) -> Result<Has<(Listing, Entries, bool)>, Problem> {
+        // Types are looked at here: not every upstream filters, and so one page serves all who ask.
+        let seen = self.listing(place, upstream::Listing::Referrers(asked.subject), page, turn).await?;
+        let (listing, is_old) = match seen {
+            Seen::Page(listing) => (listing, false),
+            Seen::Old(listing) => (listing, true),
+            Seen::Absent => return Ok(Has::Nothing(Absent::Unknown)),
+            Seen::Denied => return Ok(Has::Nothing(Absent::Denied)),
+            Seen::Away(problem) => return Err(problem),
+        };
+        let is_index = listing.media_type.as_ref().is_none_or(|one| *one == MediaType::OCI_INDEX);
+        let entries = match is_index {
+            true => self.entries_of(&listing.body, asked).await?,
+            false => None,
+        };
+        Ok(match entries {
+            Some(entries) => Has::It((listing, entries, is_old)),
+            None => Has::Nothing(Absent::Unknown),
+        })
+    }
+
+    /// From the index that clients keep under a tag where there is no API. `None`: there is no such tag.
     async fn by_tag(
         self: &Arc<Self>,
         place: &Place,
-        subject: &Digest,
+        asked: &Referrers,
         turn: &mut Turn,
-    ) -> Result<Found, Problem> {
-        let Ok(tag) = fallback_tag(subject) else { return Ok(Found::default()) };
-        let Some(document) = self.manifest(place, Reference::Tag(tag), turn).await? else {
-            return Ok(Found::default());
+    ) -> Result<Option<Found>, Problem> {
+        let Ok(tag) = fallback_tag(&asked.subject) else { return Ok(None) };
+        let Some(document) = self.manifest(place, Reference::Tag(tag), &Accept::default(), turn).await?
+        else {
+            return Ok(None);
         };
-        let entries = Some(&document.bytes).filter(|_| document.media_type == MediaType::OCI_INDEX);
-        let entries = entries.and_then(entries_of).unwrap_or_default();
-        Ok(Found { entries, next: None, is_old: document.came == Came::Stale })
+        let entries = match document.media_type == MediaType::OCI_INDEX {
+            true => self.entries_of(&document.bytes, asked).await?.unwrap_or_default(),
+            false => Entries::default(),
+        };
+        let is_old = document.came == Came::Stale;
+        if is_old && entries.number == 0 {
+            return Err(OLD_AND_EMPTY);
+        }
+        Ok(Some(Found { entries, next: None, is_old }))
     }
-}
 
-/// The descriptors of an index. `None`: it is none.
-fn entries_of(index: &Bytes) -> Option<Vec<Value>> {
-    let mut index: Value = serde_json::from_slice(index).ok()?;
-    match index.get_mut("manifests")?.take() {
-        Value::Array(entries) => Some(entries),
-        _ => None,
+    /// The descriptors of an index that are of the type that is asked for. `None`: it is no index.
+    async fn entries_of(&self, index: &Bytes, asked: &Referrers) -> Result<Option<Entries>, Problem> {
+        let (index, wanted) = (index.clone(), asked.artifact_type.clone());
+        self.parse(move || index::read(&index, wanted.as_deref())).await
     }
 }
 
@@ -145,15 +195,5 @@ mod tests {
         assert_eq!(fallback_tag(&sha256).unwrap().as_str(), sha256.to_string().replace(':', "-"));
         let sha512 = Digest::of(Algorithm::Sha512, b"");
         assert_eq!(fallback_tag(&sha512).unwrap().as_str().len(), "sha512-".len() + 64);
-    }
-
-    #[test]
-    fn an_index_has_a_list_of_manifests() {
-        let entries = |text: &str| entries_of(&Bytes::from(text.to_owned())).map(|entries| entries.len());
-        assert_eq!(entries(r#"{"manifests":[{},{}]}"#), Some(2));
-        assert_eq!(entries(r#"{"manifests":[]}"#), Some(0));
-        for none in ["", "{}", "[]", r#"{"manifests":null}"#, "<html>"] {
-            assert_eq!(entries(none), None, "{none}");
-        }
     }
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use control::Reply;
 use oci::{Page, Problem, RepositoryName, Tag};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
 
-use super::listings::{Seen, last_here, query_there, warn};
+use super::listings::{Seen, is_opaque, last_here, warn};
 use super::site::{Absent, Listing, Wanted};
 use super::{Mirror, Place};
 use crate::lists;
@@ -42,12 +43,15 @@ impl<M: Metadata> Mirror<M> {
         }
         // The page that a client gets is the one that is asked for there; of none we ask for one.
         let there = Page { n: Some(page.limit().max(1)), last: page.last.clone() };
-        let seen = self.listing(place, upstream::Listing::Tags, &query_there(&there)?, turn).await?;
+        let seen = self.listing(place, upstream::Listing::Tags, &there, turn).await?;
         let (listed, is_old) = match seen {
-            Seen::Page(listing) => (read(&listing, page)?, false),
-            Seen::Old(listing) => (read(&listing, page)?, true),
+            Seen::Page(listing) => (self.read_tags(listing, page).await?, false),
+            Seen::Old(listing) => (self.read_tags(listing, page).await?, true),
             Seen::Absent | Seen::Denied => {
-                site.note_absence(place, Wanted::Tags, Absent::Unknown);
+                // What is no for another page says nothing of the list: a client may have made it up.
+                if page.last.is_none() {
+                    site.note_absence(place, Wanted::Tags, Absent::Unknown);
+                }
                 return Err(unknown);
             }
             Seen::Away(problem) => (self.known_tags(place, page).await?.ok_or(problem)?, true),
@@ -61,6 +65,11 @@ impl<M: Metadata> Mirror<M> {
         Ok(reply)
     }
 
+    async fn read_tags(&self, listing: Listing, page: &Page) -> Result<Names, Problem> {
+        let page = page.clone();
+        self.parse(move || read(&listing, &page)).await
+    }
+
     /// Those that were asked for by somebody. `None`: nobody asked for any.
     async fn known_tags(&self, place: &Place, page: &Page) -> Result<Option<Names>, Problem> {
         let asked = metadata::Page { after: page.last.clone().unwrap_or_default(), limit: page.limit() };
@@ -72,31 +81,40 @@ impl<M: Metadata> Mirror<M> {
     }
 }
 
-/// The legal tags of a page. A list that is longer than it should be is of an upstream that knows no pages: then it is
-/// sorted, and cut here.
+/// The legal tags of a page. One that is longer than it should be is of an upstream that does not count as we do: then it
+/// is sorted, and cut here, and goes on where it ends. One that the upstream's own words ask for is given as it is, since
+/// no name stands for them.
 fn read(listing: &Listing, page: &Page) -> Result<Names, Problem> {
     const NO_LIST: Problem = Problem::UpstreamMisbehaved { why: "the upstream's list of tags is none" };
-    let body: Value = serde_json::from_slice(&listing.body).map_err(|_not_json| NO_LIST)?;
-    let tags = match body.get("tags") {
-        Some(Value::Array(tags)) => tags.as_slice(),
-        // Some say so of a repository without tags.
-        Some(Value::Null) => &[],
-        Some(_) | None => return Err(NO_LIST),
-    };
-    let legal = tags.iter().filter_map(Value::as_str).filter(|tag| Tag::parse(tag).is_ok());
-    let mut names: Vec<String> = legal.map(str::to_owned).collect();
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        tags: &'a RawValue,
+    }
+    let body: Body = serde_json::from_slice(&listing.body).map_err(|_not_json| NO_LIST)?;
+    // Some say `null` of a repository without tags.
+    let tags: Option<Vec<&RawValue>> =
+        serde_json::from_str(body.tags.get()).map_err(|_not_a_list| NO_LIST)?;
+    let tags = tags.unwrap_or_default();
+    // A legal tag is never escaped.
+    let texts = tags.iter().filter_map(|tag| tag.get().strip_prefix('"')?.strip_suffix('"'));
+    let mut names: Vec<&str> = texts.filter(|tag| Tag::parse(tag).is_ok()).collect();
     let limit = page.limit() as usize;
-    if tags.len() <= limit.max(1) {
-        names.truncate(limit);
-        return Ok(Names { names, next: listing.next.as_deref().map(last_here) });
+    // Whoever is told to go on where it is would never come to an end.
+    let goes_on = listing.next.as_deref().map(last_here).filter(|next| page.last.as_ref() != Some(next));
+    let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    if tags.len() <= limit.max(1) || page.last.as_deref().is_some_and(is_opaque) {
+        let names = if limit > 0 { owned(&names) } else { Vec::new() };
+        return Ok(Names { names, next: goes_on });
     }
     let after = page.last.as_deref().unwrap_or_default();
-    names.retain(|name| name.as_str() > after);
+    names.retain(|name| *name > after);
     names.sort_unstable();
     names.dedup();
-    let next = names.get(limit.saturating_sub(1)).filter(|_| names.len() > limit).cloned();
-    names.truncate(limit);
-    Ok(Names { names, next })
+    let cut = limit.min(names.len());
+    let last = names.get(cut.saturating_sub(1)).map(|name| (*name).to_owned());
+    let next = if names.len() > limit { last } else { goes_on };
+    Ok(Names { names: owned(&names[..cut]), next })
 }
 
 #[cfg(test)]
@@ -131,6 +149,17 @@ mod tests {
         check(r#"{"tags":["a"]}"#, Some("last=a"), Some(0), None, &[], Some("a"));
         check(r#"{"tags":["c","a","b","a"]}"#, None, Some(2), None, &["a", "b"], Some("b"));
         check(r#"{"tags":["c","a","b"]}"#, None, Some(2), Some("b"), &["c"], None);
+        check(r#"{"tags":["c","a","b"]}"#, Some("last=c"), Some(2), None, &["a", "b"], Some("b"));
+        check(r#"{"tags":["c","a","b"]}"#, Some("last=c"), Some(2), Some("b"), &["c"], Some("c"));
+        check(
+            r#"{"tags":["c","a","b"]}"#,
+            Some("p=3"),
+            Some(2),
+            Some("?p=2"),
+            &["c", "a", "b"],
+            Some("?p=3"),
+        );
+        check(r#"{"tags":["c","a","b"]}"#, Some("p=3"), Some(0), Some("?p=2"), &[], Some("?p=3"));
         check(r#"{"tags":["ok","not ok",7,"../x"]}"#, None, None, None, &["ok"], None);
     }
 

@@ -58,7 +58,7 @@ impl Accounts {
     pub(super) fn new(settings: &UpstreamSettings) -> Accounts {
         let of = |credentials| Account {
             credentials,
-            budgets: Budgets::new(settings.timeouts.budget_wait),
+            budgets: Budgets::new(settings.timeouts.refused),
             rejected_until: Mutex::new(None),
             printed: tokio::sync::Mutex::new(None),
         };

@@ -152,12 +152,40 @@ impl Pace {
     }
 }
 
+/// How slowly a body may come. Judged once for each grace of waiting, so that a fast start excuses nothing.
+pub(super) struct LeastRate {
+    bytes_per_second: u64,
+    grace: Duration,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl LeastRate {
+    pub(super) fn new(bytes_per_second: u64, grace: Duration) -> LeastRate {
+        LeastRate { bytes_per_second, grace, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    /// So many bytes came, and were waited for so long.
+    fn note(&mut self, bytes: usize, waited: Duration) -> Result<(), Broken> {
+        self.waited += waited;
+        self.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+        if self.waited < self.grace {
+            return Ok(());
+        }
+        let wanted = u128::from(self.bytes_per_second) * self.waited.as_millis() / 1000;
+        let is_slow = u128::from(self.bytes) < wanted;
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        if is_slow { Err(Broken::Crawled) } else { Ok(()) }
+    }
+}
+
 /// A blob's bytes on their way out.
 pub(super) struct Pump {
     pub(super) body: Incoming,
     /// How many were announced; `None`: they end where they end.
     pub(super) announced: Option<u64>,
     pub(super) stall: Duration,
+    pub(super) least: LeastRate,
     pub(super) pace: Arc<Pace>,
     pub(super) metrics: Arc<Metrics>,
     /// Its place among the connections.
@@ -187,10 +215,12 @@ impl Pump {
     async fn pass_on(&mut self, pieces: &mpsc::Sender<Result<Bytes, Problem>>) -> Result<(), Broken> {
         while self.announced != Some(0) {
             let Ok(place) = pieces.reserve().await else { return Ok(()) };
+            let waits_since = Instant::now();
             let frame = tokio::select! {
                 () = pieces.closed() => return Ok(()),
                 frame = timeout(self.stall, self.body.frame()) => frame,
             };
+            let waited = waits_since.elapsed();
             let mut data = match frame.map_err(|_late| Broken::Stalled)? {
                 None if self.announced.is_none() => return Ok(()),
                 None | Some(Err(_)) => return Err(Broken::Cut),
@@ -217,6 +247,9 @@ impl Pump {
             }
             if too_long {
                 return Err(Broken::TooLong);
+            }
+            if self.announced != Some(0) {
+                self.least.note(usize::try_from(length).unwrap_or(usize::MAX), waited)?;
             }
         }
         Ok(())
@@ -265,6 +298,29 @@ mod tests {
             assert_eq!(refuse_coded(&headers(header::CONTENT_ENCODING, value)).is_err(), refused, "{value}");
         }
         assert_eq!(refuse_coded(&HeaderMap::new()), Ok(()));
+    }
+
+    #[test]
+    fn what_comes_too_slowly_is_told_once_for_each_grace_of_waiting() {
+        let second = Duration::from_secs(1);
+        let mut least = LeastRate::new(1000, 10 * second);
+        least.note(1 << 30, Duration::ZERO).unwrap();
+        for _ in 0..10 {
+            least.note(1, second).unwrap();
+        }
+        for _ in 0..9 {
+            least.note(999, second).unwrap();
+        }
+        assert_eq!(least.note(999, second), Err(Broken::Crawled), "whatever came before");
+        for _ in 0..10 {
+            least.note(1000, second).unwrap();
+        }
+        // What took long, but not to wait for.
+        for _ in 0..1000 {
+            least.note(1, Duration::ZERO).unwrap();
+        }
+        let mut any = LeastRate::new(0, second);
+        any.note(0, 100 * second).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,7 +32,8 @@ pub(super) enum Cost {
 pub(super) struct Budgets {
     state: Mutex<State>,
     waiters: Semaphore,
-    wait: Duration,
+    /// The first pause after a refusal without a word.
+    pause: Duration,
 }
 
 #[derive(Default)]
@@ -49,9 +50,9 @@ struct Pause {
 }
 
 impl Budgets {
-    /// Questions wait for at most `wait`.
-    pub(super) fn new(wait: Duration) -> Budgets {
-        Budgets { state: Mutex::default(), waiters: Semaphore::new(limits::BUDGET_WAITERS), wait }
+    /// After a refusal nobody asks for `pause` at least.
+    pub(super) fn new(pause: Duration) -> Budgets {
+        Budgets { state: Mutex::default(), waiters: Semaphore::new(limits::BUDGET_WAITERS), pause }
     }
 
     /// Until it may be asked. With a `deadline` that comes before that: when it may.
@@ -96,10 +97,9 @@ impl Budgets {
             return;
         }
         // Without a word of the upstream's: twice as long each time; and a spent budget does not come back in seconds.
-        let step = self.wait / 15;
-        let guess =
-            if spent { self.wait * 4 } else { step * (1 << pause.refusals.min(limits::BUDGET_DOUBLINGS)) };
-        let told = retry_after(headers).map(|told| told.max(step).min(limits::RETRY_AFTER));
+        let doubled = 1 << pause.refusals.min(limits::BUDGET_DOUBLINGS);
+        let guess = self.pause * if spent { limits::BUDGET_SPENT_PAUSES } else { doubled };
+        let told = retry_after(headers).map(|told| told.max(self.pause).min(limits::RETRY_AFTER));
         pause.refusals = pause.refusals.saturating_add(1);
         pause.until = Some(Instant::now() + told.unwrap_or(guess));
     }
@@ -118,7 +118,7 @@ impl Budgets {
 }
 
 /// `100;w=21600`: a number and its window in seconds.
-fn number(headers: &HeaderMap, name: &str) -> (Option<u64>, Option<u64>) {
+pub(super) fn number(headers: &HeaderMap, name: &str) -> (Option<u64>, Option<u64>) {
     let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else { return (None, None) };
     let mut parts = value.split(';').map(str::trim);
     let number = parts.next().and_then(|number| number.parse().ok());
@@ -145,6 +145,7 @@ mod tests {
     use super::*;
 
     const WAIT: Duration = Duration::from_secs(15);
+    const PAUSE: Duration = Duration::from_secs(1);
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         let line = |&(name, value): &(&'static str, &str)| {
@@ -175,7 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn absent_is_unknown_and_not_zero() {
-        let budgets = Budgets::new(WAIT);
+        let budgets = Budgets::new(PAUSE);
         assert_eq!(budgets.read(), Budget::default());
         let told = headers(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "99;w=21600")]);
         budgets.note(Cost::Pull, &told, false);
@@ -187,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_waits_when_that_helps() {
-        let budgets = Budgets::new(WAIT);
+        let budgets = Budgets::new(PAUSE);
         let begun = Instant::now();
         budgets.note(Cost::Pull, &headers(&[("retry-after", "9")]), true);
         budgets.wait(Cost::Nothing, begun + WAIT).await.unwrap();
@@ -203,7 +204,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_word_the_pause_doubles_and_ends_with_an_answer() {
-        let budgets = Budgets::new(WAIT);
+        let budgets = Budgets::new(PAUSE);
         for seconds in [1, 2, 4, 8, 16] {
             budgets.note(Cost::Pull, &headers(&[]), true);
             assert_eq!(budgets.read().paused_s, seconds);
@@ -215,19 +216,19 @@ mod tests {
         budgets.note(Cost::Pull, &headers(&[]), false);
         assert_eq!(budgets.read().paused_s, 0);
         budgets.note(Cost::Pull, &headers(&[("ratelimit-remaining", "0;w=21600")]), true);
-        assert_eq!(budgets.read().paused_s, 60);
+        assert_eq!(budgets.read().paused_s, u64::from(limits::BUDGET_SPENT_PAUSES));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_an_upstream_may_ask_for_has_a_bound() {
-        let budgets = Budgets::new(WAIT);
+        let budgets = Budgets::new(PAUSE);
         budgets.note(Cost::Pull, &headers(&[("retry-after", "999999999")]), true);
         assert_eq!(budgets.read().paused_s, limits::RETRY_AFTER.as_secs());
     }
 
     #[tokio::test(start_paused = true)]
     async fn only_so_many_wait() {
-        let budgets = std::sync::Arc::new(Budgets::new(WAIT));
+        let budgets = std::sync::Arc::new(Budgets::new(PAUSE));
         budgets.note(Cost::Nothing, &headers(&[("retry-after", "9")]), true);
         let deadline = Instant::now() + WAIT;
         let waiters: Vec<_> = (0..limits::BUDGET_WAITERS)

@@ -195,7 +195,9 @@ async fn dial(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
     let mut attempts = JoinSet::new();
     for (place, address) in in_turns(addresses).into_iter().take(limits::ADDRESSES).enumerate() {
         attempts.spawn(async move {
-            sleep(limits::HEAD_START * u32::try_from(place).unwrap_or(u32::MAX)).await;
+            if place > 0 {
+                sleep(limits::HEAD_START * u32::try_from(place).unwrap_or(u32::MAX)).await;
+            }
             TcpStream::connect(address).await.map_err(|error| (address, error))
         });
     }

@@ -63,6 +63,8 @@ pub enum Broken {
     Cut,
     /// Nothing came for as long as a stall may last.
     Stalled,
+    /// It came, but more slowly than is waited for.
+    Crawled,
     /// More came than was announced; what was announced had come before.
     TooLong,
 }
@@ -137,7 +139,7 @@ impl Broken {
     pub fn problem(self) -> Problem {
         match self {
             Broken::Cut => Problem::UpstreamUnreachable { retry_after_s: limits::UPSTREAM_RETRY_AFTER_S },
-            Broken::Stalled => Problem::UpstreamTimeout,
+            Broken::Stalled | Broken::Crawled => Problem::UpstreamTimeout,
             Broken::TooLong => {
                 Problem::UpstreamMisbehaved { why: "the upstream sent more than it announced" }
             }

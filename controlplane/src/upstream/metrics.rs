@@ -75,8 +75,12 @@ impl Metrics {
         }
     }
 
-    /// The families of all upstreams in the OpenMetrics text format, without the end mark. Each comes with its `ns`.
+    /// The families of all upstreams in the OpenMetrics text format, without the end mark; nothing of none. Each comes
+    /// with its `ns`.
     pub fn render_all(upstreams: &[(&str, &Metrics, Budget)], out: &mut String) {
+        if upstreams.is_empty() {
+            return;
+        }
         type Read = fn(&Counts) -> u64;
         if upstreams.is_empty() {
             return;

@@ -23,6 +23,8 @@ mod metrics;
 mod secret;
 mod settings;
 mod stream;
+#[doc(hidden)]
+pub mod testing;
 mod tls;
 mod tokens;
 mod transport;
@@ -47,7 +49,7 @@ pub use settings::{
 };
 
 use accounts::{Accounts, Login};
-use body::{Pace, Pump, Span};
+use body::{LeastRate, Pace, Pump, Span};
 use breaker::Breaker;
 use budget::Cost;
 use connect::{Connector, ProxyHost};
@@ -283,6 +285,7 @@ impl Upstream {
             body,
             announced,
             stall: exchange.timeouts.stall,
+            least: LeastRate::new(exchange.timeouts.body_rate_min_bytes, exchange.timeouts.body_rate_grace),
             pace: Arc::clone(&self.shared.pace),
             metrics: Arc::clone(&exchange.metrics),
             _permit: permit,

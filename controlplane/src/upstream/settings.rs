@@ -96,12 +96,21 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two pieces of a body, while they are wanted.
     pub stall: Duration,
+    /// A blob that comes more slowly than this many bytes a second, over [`Timeouts::body_rate_grace`], is dropped and asked
+    /// for again. 0: none is too slow.
+    pub body_rate_min_bytes: u64,
+    /// For so long it may be slower. Only time spent waiting for the upstream counts: not what our own limits, the disk or
+    /// a reader take.
+    pub body_rate_grace: Duration,
     /// A whole document, from its head to its end.
     pub document: Duration,
     /// A token, or what a command prints.
     pub token: Duration,
     /// How long a question may wait in all for its turn: a spent budget, too many connections.
     pub budget_wait: Duration,
+    /// How long an upstream that refuses (429) without saying for how long is not asked; twice as long each time. Sixty
+    /// times as long if it says that its budget is spent. Not less than this, whatever it says.
+    pub refused: Duration,
     /// How long a failing upstream is not asked; twice as long each time, up to eight times.
     pub breaker: Duration,
     /// How long rejected credentials are not tried again.
@@ -210,9 +219,12 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(30),
             stall: Duration::from_secs(30),
+            body_rate_min_bytes: 10 * 1024,
+            body_rate_grace: Duration::from_secs(60),
             document: Duration::from_secs(60),
             token: Duration::from_secs(10),
             budget_wait: Duration::from_secs(15),
+            refused: Duration::from_secs(1),
             breaker: Duration::from_secs(10),
             rejected: Duration::from_secs(60),
         }
@@ -226,9 +238,12 @@ impl Timeouts {
             connect: self.connect / by,
             first_byte: self.first_byte / by,
             stall: self.stall / by,
+            body_rate_min_bytes: self.body_rate_min_bytes,
+            body_rate_grace: self.body_rate_grace / by,
             document: self.document / by,
             token: self.token / by,
             budget_wait: self.budget_wait / by,
+            refused: self.refused / by,
             breaker: self.breaker / by,
             rejected: self.rejected / by,
         }

@@ -367,7 +367,7 @@ fn oauth2(bearer: &Bearer, scope: Option<&str>, token: &str) -> Result<Request<F
 }
 
 /// What a realm answers, and for how long it is used.
-fn read_token(document: &[u8]) -> Result<(Authorization, Duration), Failure> {
+pub(super) fn read_token(document: &[u8]) -> Result<(Authorization, Duration), Failure> {
     let wrong = Failure::Misbehaved { why: "the realm's answer holds no token" };
     let document: Value = serde_json::from_slice(document).map_err(|_not_json| wrong.clone())?;
     let text = |name: &str| document.get(name)?.as_str().filter(|text| !text.is_empty());

@@ -3,7 +3,10 @@
 //! Invariants: an [`Authority`] names its port and is in lower case, so that two that are equal are one place. A URL
 //! carries no user, no password and no fragment.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use http::Uri;
 
@@ -40,7 +43,11 @@ impl Authority {
         if authority.as_str().contains('@') || has_more && authority.port_u16().is_none() {
             return None;
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let host = authority.host().to_ascii_lowercase();
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<Ipv6Addr>().ok().map(|_address| address.to_owned())?,
+            None => Some(host).filter(|host| !host.contains(['[', ']']))?,
+        };
         let port = authority.port_u16().unwrap_or(if https { 443 } else { 80 });
         (!host.is_empty() && port > 0).then(|| Authority { https, host: host.into(), port })
     }
@@ -160,6 +167,9 @@ mod tests {
             ("http://a:443/", Some("http://a:443/")),
             ("https://[::1]:5000/v2/", Some("https://[::1]:5000/v2/")),
             ("https://a?b=c", Some("https://a/?b=c")),
+            ("http://a[::1]:5000/", None),
+            ("http://[::1]]:5000/", None),
+            ("http://[a]:5000/", None),
             ("https://user:word@a/", None),
             ("https://user@a/", None),
             ("ftp://a/", None),

@@ -8,6 +8,7 @@ mod commit_failure;
 mod epochs;
 mod fixed_paths;
 mod harness;
+mod held_clock;
 mod lists;
 mod manifests;
 mod mirror;

@@ -50,6 +50,8 @@ pub enum Ask {
         repository: RepositoryName,
         /// Tag or digest.
         reference: Reference,
+        /// What the client takes. An upstream is told; what is kept here does not depend on it.
+        accept: Vec<MediaType>,
         /// Who wants it.
         principal: Principal,
         /// `None`: nothing of that name is here.
@@ -61,6 +63,8 @@ pub enum Ask {
         repository: RepositoryName,
         /// Tag or digest.
         reference: Reference,
+        /// As in [`Ask::Manifest`].
+        accept: Vec<MediaType>,
         /// Who wants it.
         principal: Principal,
         /// `None`: nothing of that name is here.

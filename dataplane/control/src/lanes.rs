@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use oci::{Digest, Problem, Reference, RepositoryName};
+use oci::{Digest, MediaType, Problem, Reference, RepositoryName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -97,24 +97,46 @@ impl Control {
         self.ask(|answer| Ask::Fetch { origin, digest, from, to, answer }).await
     }
 
-    /// See [`Ask::Manifest`].
+    /// See [`Ask::Manifest`]; for who takes whatever there is.
     pub async fn manifest(
         &self,
         repository: RepositoryName,
         reference: Reference,
         principal: Principal,
     ) -> Result<Option<Document>, Problem> {
-        self.ask(|answer| Ask::Manifest { repository, reference, principal, answer }).await
+        self.manifest_as(repository, reference, Vec::new(), principal).await
     }
 
-    /// See [`Ask::Describe`].
+    /// See [`Ask::Manifest`].
+    pub async fn manifest_as(
+        &self,
+        repository: RepositoryName,
+        reference: Reference,
+        accept: Vec<MediaType>,
+        principal: Principal,
+    ) -> Result<Option<Document>, Problem> {
+        self.ask(|answer| Ask::Manifest { repository, reference, accept, principal, answer }).await
+    }
+
+    /// See [`Ask::Describe`]; for who takes whatever there is.
     pub async fn describe(
         &self,
         repository: RepositoryName,
         reference: Reference,
         principal: Principal,
     ) -> Result<Option<Description>, Problem> {
-        self.ask(|answer| Ask::Describe { repository, reference, principal, answer }).await
+        self.describe_as(repository, reference, Vec::new(), principal).await
+    }
+
+    /// See [`Ask::Describe`].
+    pub async fn describe_as(
+        &self,
+        repository: RepositoryName,
+        reference: Reference,
+        accept: Vec<MediaType>,
+        principal: Principal,
+    ) -> Result<Option<Description>, Problem> {
+        self.ask(|answer| Ask::Describe { repository, reference, accept, principal, answer }).await
     }
 
     /// See [`Ask::OpenUpload`].

@@ -9,7 +9,7 @@ use control::{Came, Link, Origin, Principal};
 use super::{Unanswered, cache_line, unchanged};
 use crate::{
     core::{Body, Core, FilePart, OpenBlob, Request, Response},
-    fill::{Reader, Ready},
+    fill::{ANOTHER_LENGTH, Reader, Ready},
     http::Head,
     limits::FILL_JOINS_MAX,
 };
@@ -153,8 +153,7 @@ async fn fill(
             Ready::Begun => {
                 let (files, size_bytes) = reader.file().ok_or(Problem::Internal)?;
                 if told_bytes.is_some_and(|told_bytes| told_bytes != size_bytes) {
-                    let why = "the upstream's blob has another length than its manifest says";
-                    return Err(Problem::UpstreamMisbehaved { why });
+                    return Err(Problem::UpstreamMisbehaved { why: ANOTHER_LENGTH });
                 }
                 let open = OpenBlob::new(files.data.clone(), digest, size_bytes, None);
                 let open = Rc::new(OpenBlob { lease: reader.lease(), ..open });
@@ -187,13 +186,13 @@ async fn pass(
     if let Some(response) = unchanged(core, digest, conditions.if_match, conditions.if_none_match)? {
         return Ok(response);
     }
-    let size_bytes = reader.size_bytes().ok_or(Problem::DiskFull)?;
+    let size_bytes = reader.passing_bytes().await?;
     let whole = Span { start: 0, end: size_bytes };
     let (status, span) = match conditions.selected(digest, size_bytes)? {
         Selected::One(span) => (206, span),
         Selected::Whole | Selected::Many(_) => (200, whole),
     };
-    let mut pass = reader.pass_from_start(span)?;
+    let mut pass = reader.pass_from_start(size_bytes, span)?;
     pass.begin().await?;
     let mut lines = core.lines(status);
     lines.rendered(&OpenBlob::lines_of(digest)).fixed(cache_line(Came::Passed));
@@ -202,7 +201,7 @@ async fn pass(
     }
     lines.fixed("Content-Type: application/octet-stream\r\n");
     lines.number_field("Content-Length", span.len());
-    Ok(Response::new(status, lines, Body::Pass(Box::new(pass))))
+    Ok(Response::new(status, lines, Body::Pass(Box::new(pass), None)))
 }
 
 /// What a HEAD is told of a blob that is not here.
@@ -239,7 +238,7 @@ pub fn respond(
     blob: Blob,
     conditions: &Conditions<'_>,
 ) -> Result<Response, Problem> {
-    let Blob { open: blob, reader, came } = blob;
+    let Blob { open: blob, mut reader, came } = blob;
     if let Some(response) = unchanged(core, digest, conditions.if_match, conditions.if_none_match)? {
         return Ok(response);
     }
@@ -250,7 +249,11 @@ pub fn respond(
     lines.rendered(&blob.lines);
     lines.fixed(cache_line(came));
     let span = match selected {
-        Selected::Whole => Span { start: 0, end: size_bytes },
+        Selected::Whole => {
+            // Its length may have been told only now.
+            reader.iter_mut().for_each(Reader::take_whole);
+            Span { start: 0, end: size_bytes }
+        }
         Selected::One(span) => {
             lines.content_range(span.start, span.end, size_bytes);
             span

@@ -21,14 +21,14 @@ pub async fn pull(
     let document = match request.method {
         // Where there are upstreams, a head may cost less than its document.
         Method::Head if core.namespaces.iter().next().is_some() => {
-            match core.describe(repository, reference).await? {
+            match core.describe(repository, reference, &request.accept).await? {
                 Description::Whole(document) => document,
                 Description::Outline(outline) => {
                     return Ok(self::outline(core, &outline, if_match, if_none_match)?);
                 }
             }
         }
-        _ => core.manifest(repository, reference).await?,
+        _ => core.manifest(repository, reference, &request.accept).await?,
     };
     Ok(respond(core, document, if_match, if_none_match)?)
 }
@@ -41,7 +41,7 @@ pub async fn push(
     request: &Request,
 ) -> Result<Response, Unanswered> {
     // The reserve is for what gives room back.
-    core.store.room_for(conn.declared().unwrap_or(0).min(MANIFEST_BYTES_MAX as u64))?;
+    core.make_room(conn.declared().unwrap_or(0).min(MANIFEST_BYTES_MAX as u64)).await?;
     let reserved = conn.reserve_body(core, Problem::ManifestTooLarge)?;
     let body = conn.collect(core, MANIFEST_BYTES_MAX, Problem::ManifestTooLarge).await;
     let stored = match body {

@@ -106,7 +106,7 @@ pub async fn answer(core: &Core, conn: &mut Connection, request: Request) -> Opt
     | Endpoint::UploadStatus { id, .. }
     | Endpoint::CancelUpload { id, .. } = &request.endpoint
     {
-        response.add_field("Docker-Upload-UUID", &id.to_string());
+        response.add_field(upload::UUID, &id.to_string());
     }
     Some(response)
 }
@@ -150,6 +150,16 @@ fn base(core: &Core) -> Response {
     let mut lines = core.lines(200);
     lines.field("Content-Type", b"application/json");
     Response::bytes(200, lines, bytes::Bytes::from_static(b"{}"))
+}
+
+/// The answer to a request that none of the end-points is for. Of an upload session it names the session, as every
+/// other answer does.
+pub fn not_understood(core: &Core, problem: &Problem, target: &[u8]) -> Response {
+    let mut response = self::problem(core, problem);
+    if let Some(id) = upload::named_by(target) {
+        response.add_field(upload::UUID, &id.to_string());
+    }
+    response
 }
 
 /// A problem as the spec wants to see it.

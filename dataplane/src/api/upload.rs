@@ -6,8 +6,19 @@ use oci::{Algorithm, ChunkRange, Digest, Mount, OpenUpload, Problem, RepositoryN
 use super::Unanswered;
 use crate::{
     core::{Connection, Core, Request, Response},
+    limits::ROOM_TRIES_MAX,
     store::Upload,
 };
+
+/// By which every answer names its session.
+pub const UUID: &str = "Docker-Upload-UUID";
+
+/// The session whose path a target is, whatever was asked of it.
+pub fn named_by(target: &[u8]) -> Option<UploadId> {
+    let path = target.split(|byte| *byte == b'?').next()?;
+    let (front, id) = std::str::from_utf8(path).ok()?.rsplit_once('/')?;
+    UploadId::parse(id).filter(|_| front.ends_with("/blobs/uploads"))
+}
 
 /// end-4a, end-4b, end-4c and end-11: one POST, four meanings.
 pub async fn open(
@@ -21,14 +32,16 @@ pub async fn open(
     {
         return Ok(created(core, &open.repository, &mount.digest));
     }
-    core.store.make_room_for_blob(conn.declared().unwrap_or(0)).await?;
+    let declared_bytes = conn.declared().unwrap_or(0);
+    core.store.may_be_as_long(declared_bytes)?;
+    core.make_room(declared_bytes).await?;
     core.control.open_upload(open.repository, Principal::Anonymous).await?;
     let named = open.digest.as_ref().map(Digest::algorithm).or(open.algorithm);
     let algorithm = named.unwrap_or(Algorithm::Sha256);
     let id = core.store.open_upload(&core.io, open.repository, Principal::Anonymous, algorithm).await?;
     let Some(digest) = open.digest.filter(|digest| has_whole_blob(conn, request, digest)) else {
         let mut response = accepted(core, 202, &open.repository, &id, 0);
-        response.add_field("Docker-Upload-UUID", &id.to_string());
+        response.add_field(UUID, &id.to_string());
         return Ok(response);
     };
     let mut upload = core.store.take(&open.repository, &id)?;
@@ -149,13 +162,8 @@ async fn receive(
     end: Option<u64>,
 ) -> Result<(), Unanswered> {
     let declared_bytes = conn.declared().unwrap_or(0);
-    match upload.declare(declared_bytes) {
-        Err(Problem::DiskFull) => {
-            core.store.make_room_for(declared_bytes).await?;
-            upload.declare(declared_bytes)?;
-        }
-        declared => declared?,
-    }
+    let mut tries = 0;
+    while may_try_again(core, upload.declare(declared_bytes), declared_bytes, &mut tries).await? {}
     while conn.body_ready(core).await? {
         let mut buf = core.io.buf().await;
         let taken = conn.take_body(core, &mut buf);
@@ -165,13 +173,36 @@ async fn receive(
         } else if end.is_some_and(|end| upload.offset() + buf.filled().len() as u64 > end) {
             return Err(Problem::SizeInvalid.into());
         } else {
-            upload.push(&core.io, buf.freeze()).await?;
+            let bytes = buf.freeze();
+            upload.written().await?;
+            // One of unknown length finds out as it grows.
+            let (len, mut tries) = (bytes.len() as u64, 0);
+            while may_try_again(core, upload.admit(&core.io, len).await, len, &mut tries).await? {}
+            upload.push(&core.io, bytes).await?;
         }
         taken?;
     }
     match end {
         Some(end) if upload.offset() != end => Err(Problem::SizeInvalid.into()),
         _ => Ok(()),
+    }
+}
+
+/// Whether what found no room for `bytes` may find some now: others have gone for it.
+async fn may_try_again(
+    core: &Core,
+    result: Result<(), Problem>,
+    bytes: u64,
+    tries: &mut u32,
+) -> Result<bool, Problem> {
+    match result {
+        // A volume may say that it has room, and yet give none.
+        Err(Problem::DiskFull) if *tries < ROOM_TRIES_MAX => {
+            *tries += 1;
+            core.make_room(bytes).await?;
+            Ok(true)
+        }
+        result => result.map(|()| false),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{io, net::SocketAddr, rc::Rc};
 
 use control::Caller;
-use oci::{Asked, Endpoint, Method, Problem, RangeHeader};
+use oci::{Asked, Endpoint, MediaType, Method, Problem, RangeHeader};
 
 use super::{Body, Core, Response, body::Incoming, response::Gathered, unread::Unread};
 use crate::{
@@ -47,6 +47,8 @@ pub struct Request {
     pub method: Method,
     /// By which target.
     pub target: String,
+    /// `Accept`, of a manifest that an upstream may have to be asked for.
+    pub accept: Vec<MediaType>,
     /// `Range`.
     pub range: RangeHeader,
     /// `If-Range`.
@@ -337,7 +339,7 @@ impl Connection {
         self.begin(core, now, label, head.method, head.target, user_agent);
         let Asked { endpoint, namespace } = match asked {
             Ok(asked) => asked,
-            Err(problem) => return Next::Respond(api::problem(core, &problem)),
+            Err(problem) => return Next::Respond(api::not_understood(core, &problem, head.target)),
         };
         if let Some(mut response) = api::at_once(core, &endpoint, head) {
             if let Some(namespace) = namespace {
@@ -345,8 +347,14 @@ impl Connection {
             }
             return Next::Respond(response);
         }
+        let may_be_elsewhere = core.namespaces.iter().next().is_some();
+        let accept = match endpoint {
+            Endpoint::GetManifest { .. } if may_be_elsewhere => head.accept(),
+            _ => Vec::new(),
+        };
         Next::Answer(Box::new(Request {
             endpoint,
+            accept,
             ns: namespace.map(|namespace| namespace.ns.clone()),
             method: head.method,
             target: String::from_utf8_lossy(head.target).into_owned(),
@@ -423,8 +431,13 @@ impl Connection {
                 Body::Bytes(bytes) if head.is_empty() && bytes.is_empty() => return Ok(Progress::Done),
                 Body::Bytes(bytes) if head.is_empty() => core.io.send(&self.socket, [bytes, &[]], false)?,
                 Body::Bytes(bytes) => core.io.send(&self.socket, [head, bytes], false)?,
-                Body::Pass(pass) if head.is_empty() && pass.is_over() => return Ok(Progress::Done),
-                Body::Pass(pass) => match pass.sendable() {
+                Body::Pass(pass, _) if head.is_empty() && pass.is_over() => {
+                    if response.next_part() {
+                        continue;
+                    }
+                    return Ok(Progress::Done);
+                }
+                Body::Pass(pass, _) => match pass.sendable() {
                     Some(bytes) => core.io.send(&self.socket, [head, &bytes], false)?,
                     None if head.is_empty() => return Ok(Progress::Cold),
                     None => core.io.send(&self.socket, [head, &[]], false)?,
@@ -465,6 +478,7 @@ impl Connection {
                                 match core.io.send_file(
                                     &self.socket,
                                     &part.blob.file,
+                                    part.blob.size_bytes,
                                     part.span.start,
                                     len,
                                     more,

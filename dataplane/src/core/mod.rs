@@ -18,7 +18,7 @@ use std::{
 };
 
 use control::{Control, Description, Document, Epoch, Epochs, Link, Origin, Principal};
-use oci::{Digest, Namespaces, Problem, Reference, RepositoryName};
+use oci::{Digest, MediaType, Namespaces, Problem, Reference, RepositoryName};
 
 pub use body::BodyEnd;
 pub use connection::{Connection, Request, connection};
@@ -375,13 +375,15 @@ impl Core {
         &self,
         repository: &RepositoryName,
         reference: &Reference,
+        accept: &[MediaType],
     ) -> Result<Document, Problem> {
         if let Some(document) = self.known_manifest(repository, reference) {
             return Ok(document);
         }
         let epoch = self.epochs.read(self.epochs.of_repository(repository));
         let asked_at = self.io.now();
-        let document = self.control.manifest(*repository, *reference, Principal::Anonymous).await?;
+        let document =
+            self.control.manifest_as(*repository, *reference, accept.to_vec(), Principal::Anonymous).await?;
         let document = document.ok_or(Problem::ManifestUnknown(*reference))?;
         self.keep_manifest(repository, reference, &document, epoch, asked_at);
         Ok(document)
@@ -392,13 +394,15 @@ impl Core {
         &self,
         repository: &RepositoryName,
         reference: &Reference,
+        accept: &[MediaType],
     ) -> Result<Description, Problem> {
         if let Some(document) = self.known_manifest(repository, reference) {
             return Ok(Description::Whole(document));
         }
         let epoch = self.epochs.read(self.epochs.of_repository(repository));
         let asked_at = self.io.now();
-        let description = self.control.describe(*repository, *reference, Principal::Anonymous).await?;
+        let description =
+            self.control.describe_as(*repository, *reference, accept.to_vec(), Principal::Anonymous).await?;
         let description = description.ok_or(Problem::ManifestUnknown(*reference))?;
         if let Description::Whole(document) = &description {
             self.keep_manifest(repository, reference, document, epoch, asked_at);
@@ -432,6 +436,11 @@ impl Core {
         Ok(())
     }
 
+    /// Has a push of `more_bytes` get room on the volume, or says that there is none.
+    pub async fn make_room(&self, more_bytes: u64) -> Result<(), Problem> {
+        self.fills.make_room(&self.io, &self.store, more_bytes).await
+    }
+
     /// Gives room back.
     pub fn release(&self, bytes: usize) {
         self.collected_bytes.set(self.collected_bytes.get() - bytes);
@@ -442,9 +451,9 @@ impl Core {
         self.index == 0
     }
 
-    /// How often old upload sessions are looked for.
+    /// How often old upload sessions and fills are looked for.
     pub fn sweep_interval(&self) -> std::time::Duration {
-        (self.limits.upload_expiry / 10).min(std::time::Duration::from_secs(60))
+        (self.limits.upload_expiry.min(self.limits.fill_expiry) / 10).min(std::time::Duration::from_secs(60))
     }
 
     /// Whether connections end with the request they are at.

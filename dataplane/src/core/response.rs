@@ -48,8 +48,8 @@ pub enum Body {
     Bytes(Bytes),
     /// A part of a file.
     File(FilePart),
-    /// What goes through without being kept.
-    Pass(Box<Pass>),
+    /// What goes through without being kept, and the parts behind it, if it is one of several.
+    Pass(Box<Pass>, Option<Box<FilePart>>),
 }
 
 /// Why an answer that has begun ends early.
@@ -186,7 +186,7 @@ impl Response {
     pub fn sendable(&mut self) -> u64 {
         match &mut self.body {
             Body::File(part) => part.sendable(),
-            Body::Empty | Body::Bytes(_) | Body::Pass(_) => 0,
+            Body::Empty | Body::Bytes(_) | Body::Pass(..) => 0,
         }
     }
 
@@ -194,12 +194,18 @@ impl Response {
     pub fn waits(&mut self) -> bool {
         match &mut self.body {
             Body::File(part) => !part.span.is_empty() && part.sendable() == 0,
-            Body::Empty | Body::Bytes(_) | Body::Pass(_) => false,
+            Body::Empty | Body::Bytes(_) | Body::Pass(..) => false,
         }
     }
 
     /// Moves on to the next part, if there is one.
     pub fn next_part(&mut self) -> bool {
+        if let Body::Pass(pass, part) = &mut self.body
+            && pass.is_over()
+            && let Some(part) = part.take()
+        {
+            self.body = Body::File(*part);
+        }
         let Body::File(part) = &mut self.body else { return false };
         let Some(rest) = &mut part.rest else { return false };
         self.head.clear();
@@ -225,7 +231,7 @@ impl Response {
             match &mut self.body {
                 Body::Empty => return,
                 Body::Bytes(bytes) => return drop(bytes.split_to(count)),
-                Body::Pass(pass) => return pass.advance(count),
+                Body::Pass(pass, _) => return pass.advance(count),
                 Body::File(part) => {
                     let of_span = usize::try_from(part.span.len()).unwrap_or(usize::MAX).min(count);
                     part.advance(of_span);
@@ -249,7 +255,7 @@ impl Response {
     pub fn file_name(&self) -> &str {
         match &self.body {
             Body::File(part) => part.blob.file.name(),
-            Body::Empty | Body::Bytes(_) | Body::Pass(_) => "none",
+            Body::Empty | Body::Bytes(_) | Body::Pass(..) => "none",
         }
     }
 
@@ -267,7 +273,7 @@ impl Response {
     pub async fn more(&mut self, core: &Core) -> Result<(), Cut> {
         let part = match &mut self.body {
             Body::Empty | Body::Bytes(_) => return Ok(()),
-            Body::Pass(pass) => return pass.more().await.map_err(Cut::Unfilled),
+            Body::Pass(pass, _) => return pass.more().await.map_err(Cut::Unfilled),
             Body::File(part) => part,
         };
         if part.sendable() == 0
@@ -275,9 +281,14 @@ impl Response {
         {
             match reader.advance(part.span).await.map_err(Cut::Unfilled)? {
                 Advance::Look => {}
-                // One of several parts can't be the last thing that is sent.
-                Advance::Pass(_) if part.rest.is_some() => return Err(Cut::Unfilled(Problem::DiskFull)),
-                Advance::Pass(pass) => self.body = Body::Pass(pass),
+                Advance::Pass(pass) => {
+                    let Body::File(mut part) = std::mem::replace(&mut self.body, Body::Empty) else {
+                        return Ok(());
+                    };
+                    part.span.start = part.span.end;
+                    let part = part.rest.is_some().then(|| Box::new(part));
+                    self.body = Body::Pass(pass, part);
+                }
             }
             return Ok(());
         }

@@ -18,6 +18,8 @@ pub(super) struct Ahead {
     run_at: Option<u64>,
     /// The origin answers no ranges: nothing is had ahead of the run.
     has_no_ranges: bool,
+    /// There is no room for more, but maybe for what the run writes.
+    has_no_room: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -40,6 +42,8 @@ pub(super) enum Want {
     Fetch(u64, u64),
     /// Wait for the run, and see that there is one.
     InOrder,
+    /// Ask for it without keeping it: there is no room.
+    Pass,
 }
 
 impl Ahead {
@@ -90,6 +94,9 @@ impl Ahead {
         if !self.is_missing(chunk) {
             return Want::InOrder;
         }
+        if self.has_no_room {
+            return Want::Pass;
+        }
         if self.flying.len() == FILL_EXTENTS_MAX {
             return Want::Wait;
         }
@@ -131,6 +138,11 @@ impl Ahead {
     /// The origin begins at 0 whatever it is asked.
     pub(super) fn forgo_ranges(&mut self) {
         self.has_no_ranges = true;
+    }
+
+    /// Nothing more is kept ahead of the run.
+    pub(super) fn forgo_room(&mut self) {
+        self.has_no_room = true;
     }
 
     /// Whether a chunk that was wanted is neither there nor on its way, nor the run's: it was not to be had.
@@ -204,6 +216,19 @@ mod tests {
         ahead.prove(4, 41);
         assert_eq!(ahead.want(4, 5), Want::Fetch(4, 5), "a chunk that is not what it was is a hole");
         assert_eq!(ahead.bytes(), FILL_CHUNK_BYTES);
+    }
+
+    #[test]
+    fn without_room_only_what_is_there_or_the_runs_is_waited_for() {
+        let mut ahead = Ahead::default();
+        assert!(ahead.run_takes(0));
+        assert_eq!(ahead.want(20, 22), Want::Fetch(20, 22));
+        ahead.landed(20, 1);
+        ahead.ended(22);
+        ahead.forgo_room();
+        assert_eq!(ahead.want(20, 22), Want::There(21));
+        assert_eq!(ahead.want(21, 22), Want::Pass);
+        assert_eq!(ahead.want(1, 22), Want::InOrder);
     }
 
     #[test]

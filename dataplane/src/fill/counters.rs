@@ -25,6 +25,8 @@ pub struct FillCounters {
     pub resumes: AtomicU64,
     /// Answers that were not kept, since there was no room.
     pub passes: AtomicU64,
+    /// Requests to the origin that were for one of those alone.
+    pub pass_requests: AtomicU64,
     /// Fills whose bytes were not those of their digest.
     pub mismatches: AtomicU64,
     /// Fills that were stopped since nobody wanted them any more.
@@ -54,7 +56,7 @@ impl FillCounters {
 /// Appends the families of all upstreams; nothing if there are none. `lags_bytes` is of the slowest reader of each.
 pub fn render(upstreams: &[FillCounters], lags_bytes: &[u64], out: &mut String) {
     type Of = fn(&FillCounters) -> &AtomicU64;
-    let families: [(&str, &str, &str, Of); 11] = [
+    let families: [(&str, &str, &str, Of); 12] = [
         ("hits", "counter", "Blobs that were asked for and were here.", |of| &of.hits),
         ("misses", "counter", "Blobs that were asked for and were not here.", |of| &of.misses),
         ("coalesced", "counter", "Misses that found a fill under way.", |of| &of.coalesced),
@@ -66,6 +68,7 @@ pub fn render(upstreams: &[FillCounters], lags_bytes: &[u64], out: &mut String) 
         ("clients", "gauge", "Clients who wait for bytes that are still to come.", |of| &of.clients),
         ("resumes", "counter", "Fills that were gone on with after the upstream failed.", |of| &of.resumes),
         ("passes", "counter", "Answers that were not kept, since there was no room.", |of| &of.passes),
+        ("pass_requests", "counter", "Requests for one of those answers alone.", |of| &of.pass_requests),
         ("mismatches", "counter", "Fills whose bytes were not those of their digest.", |of| &of.mismatches),
         ("stops", "counter", "Fills that stopped since nobody wanted them any more.", |of| &of.stops),
     ];

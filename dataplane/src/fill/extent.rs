@@ -34,11 +34,7 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64) {
         Ok(()) => {}
         Err(End::Failed(problem) | End::Lost(problem)) => fill.extent_failed(problem),
         Err(End::Spoilt) => fill.extent_failed(misbehaved("the upstream tells another length than before")),
-        Err(End::Full) => {
-            runner.fills.remove(&fill);
-            fill.forget(&runner);
-            fill.is_full(None);
-        }
+        Err(End::Full) => fill.has_no_room_ahead(&runner),
         Err(End::Here | End::Unwanted) => {}
     }
     drop(claimed);

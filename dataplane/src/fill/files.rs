@@ -75,6 +75,8 @@ pub struct Left {
     pub chunks: BTreeMap<u64, u32>,
     /// Records in the journal.
     pub records: u64,
+    /// When its bytes were last written, seconds since 1970.
+    pub written_unix: u64,
 }
 
 const VERSION: u8 = 1;
@@ -140,7 +142,8 @@ fn read(fs: &Fs, id: FillId) -> io::Result<Option<Left>> {
     let read = fs.read_at(&present, 0, &mut journal)?;
     let Some((digest, size_bytes, chunks, records)) = parse(id, &journal[..read]) else { return Ok(None) };
     let chunks = chunks.into_iter().filter(|(chunk, _)| end_of(*chunk, size_bytes) <= stat.len).collect();
-    Ok(Some(Left { files: FillFiles { id, data, present }, digest, size_bytes, chunks, records }))
+    let (files, written_unix) = (FillFiles { id, data, present }, stat.written_unix);
+    Ok(Some(Left { files, digest, size_bytes, chunks, records, written_unix }))
 }
 
 /// Where a chunk ends, exclusive.
@@ -182,6 +185,11 @@ fn seal(bytes: &mut [u8]) {
 fn is_sealed(bytes: &[u8]) -> bool {
     let (body, crc) = bytes.split_at(bytes.len() - 4);
     crc == crc32fast::hash(body).to_le_bytes()
+}
+
+/// [`parse`] of the journal of the fill with this id: digest, length, the checksum of each chunk, records.
+pub fn read_journal(id: [u8; 16], journal: &[u8]) -> Option<(Digest, u64, BTreeMap<u64, u32>, u64)> {
+    parse(FillId::from_bytes(id), journal)
 }
 
 /// What a journal says. A record that is not whole is skipped: it is a chunk that has to be fetched again.

@@ -5,6 +5,8 @@
 //!    └── sends the file up to the frontier, and the end of its answer once all was verified
 //! ```
 //!
+//! What has no room goes the same way with a window of memory in the file's place, and is kept by nobody: see `stream`.
+//!
 //! Owns: the table of fills, their files under `fills/`, and what their readers may send.
 //!
 //! Invariants: one fill per digest in the process, which belongs to nobody: no reader's leaving or slowness reaches
@@ -20,24 +22,29 @@ mod positions;
 mod reader;
 mod room;
 mod run;
+mod source;
+mod stream;
+mod window;
 mod writer;
 
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use control::{Control, Origin, UpstreamStat};
-use oci::{Digest, Namespaces, Problem};
+use oci::{Digest, Hasher, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
 pub use counters::FillCounters;
-pub use files::{FILLS, FillFiles, FillId};
+pub use files::{FILLS, FillFiles, FillId, read_journal};
 pub use pass::Pass;
-pub use reader::{Advance, Reader, Ready};
+pub use reader::{ANOTHER_LENGTH, Advance, Reader, Ready};
 
 use positions::Positions;
 use reader::Party;
@@ -45,13 +52,14 @@ use reader::Party;
 use ahead::Ahead;
 use files::Left;
 use pass::Passing;
-use room::Units;
+use room::{Units, Waiting};
 use run::{End, Ingest};
+use stream::{Following, Stream};
 
 use crate::{
     cache::Lease,
-    io::{Fs, Io},
-    limits::{FILL_ROOM_BYTES, FILLS_MAX},
+    io::{Fs, Io, unix_time},
+    limits::{FILL_ROOM_BYTES, FILLS_MAX, PUSH_ROOM_BYTES},
     running::Pinned,
     store::Store,
 };
@@ -59,12 +67,19 @@ use crate::{
 /// All fills of the process, by digest. A mutex, because any core may be asked for any blob; it is held for a look-up,
 /// once for each miss.
 pub struct Fills {
-    table: Mutex<HashMap<Digest, Arc<Fill>>>,
+    table: Mutex<Table>,
     counters: Box<[FillCounters]>,
     /// For each upstream, how many percent of a blob have to be here for it to be completed without a reader.
     complete_percent: Box<[Option<u8>]>,
     passing: Passing,
     pinned: Pinned,
+}
+
+#[derive(Default)]
+struct Table {
+    fills: HashMap<Digest, Arc<Fill>>,
+    /// What had no room, while somebody follows it.
+    streams: HashMap<Digest, Arc<Stream>>,
 }
 
 /// One fill. What is in it is seen by all who wait for it.
@@ -74,6 +89,8 @@ pub struct Fill {
     readers: AtomicUsize,
     /// How far the answers of its readers are.
     positions: Positions,
+    /// When the last of them left.
+    wanted_unix: AtomicU64,
     /// Nobody runs it while this is here.
     idle: Mutex<Option<Box<Ingest>>>,
     /// What is there ahead of the frontier. A mutex, because readers on all cores look and claim; held for a look-up.
@@ -86,8 +103,19 @@ pub struct Fill {
     size_bytes: OnceLock<u64>,
     /// Records in its journal.
     records: AtomicU64,
+    /// What goes on in its place, once there is no room for more of it.
+    full: OnceLock<Full>,
     /// Why it was last given up, in whole or in part.
     failure: Mutex<Option<Problem>>,
+}
+
+/// What a fill that has no room leaves to its readers.
+struct Full {
+    /// The bytes before are in its file, and hash to this.
+    start: u64,
+    hasher: Hasher,
+    /// Brings the others, if that is possible.
+    stream: Option<Following>,
 }
 
 /// How far a fill is.
@@ -112,7 +140,7 @@ enum State {
     Here,
     /// Its bytes can't be used. Another fill of the same digest may be.
     Again,
-    /// There is no room for more of it: who wants it gets it by a request of their own.
+    /// There is no room for more of it: it passes through.
     Full,
     /// It can't be had, and nothing of it is kept.
     Lost,
@@ -146,16 +174,16 @@ impl Fills {
         namespaces: &Namespaces,
         complete_percent: Vec<Option<u8>>,
         pinned: Pinned,
-    ) -> std::io::Result<Fills> {
-        let mut table = HashMap::new();
+    ) -> io::Result<Fills> {
+        let mut fills = HashMap::new();
         for left in files::left(fs)? {
             let units = left.units();
-            let lease = store.new_lease().filter(|_| table.len() < FILLS_MAX);
+            let lease = store.new_lease().filter(|_| fills.len() < FILLS_MAX);
             let held_bytes = units.len() as u64 * FILL_ROOM_BYTES;
             match lease.filter(|lease| lease.grow(held_bytes).is_ok()) {
                 Some(lease) => {
                     store.filling(&left.digest, Some(left.size_bytes));
-                    table.insert(left.digest, Arc::new(Fill::restored(left, units, lease)));
+                    fills.insert(left.digest, Arc::new(Fill::restored(left, units, lease)));
                 }
                 None => FillFiles::remove(fs, left.files.id)?,
             }
@@ -163,7 +191,7 @@ impl Fills {
         let counters = |ns: &str| FillCounters { ns: ns.into(), ..FillCounters::default() };
         let counters = namespaces.iter().map(|namespace| counters(&namespace.ns)).collect();
         Ok(Fills {
-            table: Mutex::new(table),
+            table: Mutex::new(Table { fills, streams: HashMap::new() }),
             counters,
             complete_percent: complete_percent.into(),
             passing: Passing::default(),
@@ -184,7 +212,7 @@ impl Fills {
     /// For each upstream, how far the slowest answer of a running fill is behind its frontier, in bytes.
     fn lags(&self) -> Vec<u64> {
         let mut lags = vec![0; self.counters.len()];
-        for fill in self.table().values() {
+        for fill in self.table().fills.values() {
             let frontier = fill.progress.borrow().frontier;
             for (upstream, at) in fill.positions.all() {
                 if let Some(lag) = lags.get_mut(usize::from(upstream)) {
@@ -197,17 +225,19 @@ impl Fills {
 
     /// Whether all bytes of a blob are here, and it has no name yet.
     pub fn is_unnamed(&self, digest: &Digest) -> bool {
-        self.table().get(digest).is_some_and(|fill| fill.progress.borrow().state == State::Verified)
+        let table = self.table();
+        table.fills.get(digest).is_some_and(|fill| fill.progress.borrow().state == State::Verified)
     }
 
     /// Forgets what is here of a blob that nobody waits for. `false`: there is nothing, or somebody does.
     pub fn forget_idle(&self, digest: &Digest, io: &Io, store: &Store) -> bool {
         let idle = {
             let mut table = self.table();
-            let is_idle = table.get(digest).is_some_and(|fill| fill.is_unwanted());
-            is_idle.then(|| table.remove(digest)).flatten()
+            let is_idle = table.fills.get(digest).is_some_and(|fill| fill.is_unwanted());
+            is_idle.then(|| table.fills.remove(digest)).flatten()
         };
-        idle.inspect(|fill| fill.forget_in(io, store)).is_some()
+        // What is not removed now is found by the next start.
+        idle.inspect(|fill| drop(fill.forget(io, store))).is_some()
     }
 
     /// The counters of one upstream. `None`: there is no such, which nobody who has a link can meet.
@@ -249,37 +279,64 @@ impl Fills {
     fn join_as(&self, party: Party, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
         let counters = self.of(&runner.origin);
         let mut table = self.table();
-        let mut is_new = false;
-        if !table.contains_key(digest) {
-            if table.len() >= FILLS_MAX {
-                let idle = table.iter().find(|(_, fill)| fill.is_unwanted()).map(|(digest, _)| *digest);
-                let idle = idle.and_then(|digest| table.remove(&digest));
-                let Some(idle) = idle else { return Err(Problem::Overloaded { retry_after_s: 1 }) };
-                idle.forget(&runner);
+        if let Some(stream) = table.streams.get(digest) {
+            count(counters, party, false, true);
+            let full = Full {
+                start: 0,
+                hasher: Hasher::new(digest.algorithm()),
+                stream: Some(Following::of(stream)),
+            };
+            return Ok(Reader::of(&Arc::new(Fill::passing(*digest, full)), runner, party));
+        }
+        let is_new = !table.fills.contains_key(digest);
+        if is_new {
+            if table.fills.len() >= FILLS_MAX {
+                let idle = table.take_unwanted().ok_or(Problem::Overloaded { retry_after_s: 1 })?;
+                drop(idle.forget(&runner.io, &runner.store));
             }
-            table.insert(*digest, Arc::new(Fill::new(*digest)));
-            is_new = true;
+            table.fills.insert(*digest, Arc::new(Fill::new(*digest)));
         }
-        let fill = table.get(digest).ok_or(Problem::Internal)?;
+        let fill = table.fills.get(digest).ok_or(Problem::Internal)?;
         let reader = Reader::of(fill, runner, party);
-        if let (Some(counters), Party::Client) = (counters, party) {
-            // One that only waits for its name is here.
-            let counted = if reader.is_verified() { &counters.hits } else { &counters.misses };
-            counted.fetch_add(1, Ordering::Relaxed);
-            let is_shared = !is_new && !reader.is_verified();
-            counters.coalesced.fetch_add(u64::from(is_shared), Ordering::Relaxed);
-        }
+        count(counters, party, reader.is_verified(), is_new);
         Ok(reader)
     }
 
-    /// Forgets one fill that nobody wants, for its room. Whether there was one.
-    fn forget_unwanted(&self, runner: &Runner) -> bool {
-        let unwanted = {
-            let mut table = self.table();
-            let found = table.iter().find(|(_, fill)| fill.is_unwanted()).map(|(digest, _)| *digest);
-            found.and_then(|digest| table.remove(&digest))
-        };
-        unwanted.inspect(|fill| fill.forget(runner)).is_some()
+    /// Has a push of `more_bytes` get room on the volume: fills that nobody wants go for it, then what is cached.
+    ///
+    /// Errors: [`Problem::DiskFull`]: nothing is left that may go; [`Problem::WritesRefused`].
+    pub async fn make_room(&self, io: &Io, store: &Store, more_bytes: u64) -> Result<(), Problem> {
+        let mut waiting = Waiting::default();
+        loop {
+            match store.room_for(more_bytes) {
+                Err(Problem::DiskFull) => {}
+                room => return room,
+            }
+            let step = more_bytes.max(PUSH_ROOM_BYTES);
+            waiting.for_room(self, io, store, step).await.map_err(|_full| Problem::DiskFull)?;
+        }
+    }
+
+    /// Forgets the fill that nobody has wanted for longest, for its room. Whether there was one.
+    async fn forget_unwanted(&self, io: &Io, store: &Store) -> bool {
+        let Some(fill) = self.table().take_unwanted() else { return false };
+        let removed = fill.forget(io, store);
+        drop(fill);
+        // What is not removed now is found by the next start.
+        let _ = removed.await;
+        true
+    }
+
+    /// Forgets what nobody has wanted for as long as `age`. To be called now and then, by one core.
+    pub async fn expire(&self, io: &Io, store: &Store, age: Duration) {
+        let before_unix = unix_time().saturating_sub(age.as_secs());
+        loop {
+            let Some(fill) = self.table().take_expired(before_unix) else { return };
+            tracing::info!(digest = %fill.digest, "a part of a blob that nobody came back for is removed");
+            let removed = fill.forget(io, store);
+            drop(fill);
+            let _ = removed.await;
+        }
     }
 
     /// Whether a blob from there is kept whatever room is lacking.
@@ -289,14 +346,69 @@ impl Fills {
 
     /// Takes a fill out of the table, unless another has its place.
     fn remove(&self, fill: &Arc<Fill>) {
+        self.table().remove(fill);
+    }
+
+    /// A fill passes through from now on: who comes later finds the stream in its place.
+    fn turn_into(&self, fill: &Arc<Fill>, stream: &Arc<Stream>) {
         let mut table = self.table();
-        if table.get(&fill.digest).is_some_and(|known| Arc::ptr_eq(known, fill)) {
-            table.remove(&fill.digest);
+        table.remove(fill);
+        table.streams.insert(fill.digest, stream.clone());
+    }
+
+    /// Forgets a stream that nobody follows. `false`: somebody does.
+    fn ends(&self, stream: &Arc<Stream>) -> bool {
+        let mut table = self.table();
+        // Who follows it from now on has looked into the table before.
+        if stream.is_followed() {
+            return false;
+        }
+        table.remove_stream(stream);
+        true
+    }
+
+    fn forget_stream(&self, stream: &Arc<Stream>) {
+        self.table().remove_stream(stream);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client's request for a blob without a name. One that only waits for its name is here.
+fn count(counters: Option<&FillCounters>, party: Party, is_here: bool, is_new: bool) {
+    if let (Some(counters), Party::Client) = (counters, party) {
+        let counted = if is_here { &counters.hits } else { &counters.misses };
+        counted.fetch_add(1, Ordering::Relaxed);
+        counters.coalesced.fetch_add(u64::from(!is_new && !is_here), Ordering::Relaxed);
+    }
+}
+
+impl Table {
+    /// The one that nobody has wanted for longest.
+    fn take_unwanted(&mut self) -> Option<Arc<Fill>> {
+        self.take_expired(u64::MAX)
+    }
+
+    /// The same, if nobody has wanted it since then.
+    fn take_expired(&mut self, before_unix: u64) -> Option<Arc<Fill>> {
+        let unwanted = self.fills.values().filter(|fill| fill.is_unwanted());
+        let digest = unwanted.min_by_key(|fill| fill.wanted_unix())?.digest;
+        let is_old = self.fills.get(&digest).is_some_and(|fill| fill.wanted_unix() <= before_unix);
+        if is_old { self.fills.remove(&digest) } else { None }
+    }
+
+    fn remove(&mut self, fill: &Arc<Fill>) {
+        if self.fills.get(&fill.digest).is_some_and(|known| Arc::ptr_eq(known, fill)) {
+            self.fills.remove(&fill.digest);
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn remove_stream(&mut self, stream: &Arc<Stream>) {
+        if self.streams.get(stream.digest()).is_some_and(|known| Arc::ptr_eq(known, stream)) {
+            self.streams.remove(stream.digest());
+        }
     }
 }
 
@@ -307,6 +419,7 @@ impl Fill {
             progress: watch::Sender::new(Progress { frontier: 0, state: State::Waiting, failures: 0 }),
             readers: AtomicUsize::new(0),
             positions: Positions::default(),
+            wanted_unix: AtomicU64::new(unix_time()),
             idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
             ahead: Mutex::default(),
             files: OnceCell::new(),
@@ -314,8 +427,16 @@ impl Fill {
             units: Mutex::default(),
             size_bytes: OnceLock::new(),
             records: AtomicU64::new(0),
+            full: OnceLock::new(),
             failure: Mutex::default(),
         }
+    }
+
+    /// What a reader gets who comes when a stream is under way.
+    fn passing(digest: Digest, full: Full) -> Fill {
+        let fill = Fill { full: OnceLock::from(full), idle: Mutex::default(), ..Fill::new(digest) };
+        fill.publish(State::Full, 0);
+        fill
     }
 
     fn restored(left: Left, units: Units, lease: Arc<Lease>) -> Fill {
@@ -326,6 +447,7 @@ impl Fill {
             files: OnceCell::new_with(Some(left.files)),
             size_bytes: OnceLock::from(left.size_bytes),
             records: AtomicU64::new(left.records),
+            wanted_unix: AtomicU64::new(left.written_unix),
             ..Fill::new(left.digest)
         }
     }
@@ -363,13 +485,11 @@ impl Fill {
         *idle = Some(ingest);
     }
 
-    /// There is no room for more. Who reads it takes over the hash of what is there.
-    fn is_full(&self, ingest: Option<Box<Ingest>>) {
-        let frontier = self.progress.borrow().frontier;
-        let mut idle = self.idle();
-        if ingest.is_some() {
-            *idle = ingest;
-        }
+    /// There is no room for more.
+    fn is_full(&self, full: Full) {
+        let frontier = full.start;
+        // Nobody else says that: whoever does has the ingest.
+        let _ = self.full.set(full);
         self.publish(State::Full, frontier);
     }
 
@@ -377,6 +497,20 @@ impl Fill {
     fn give_up(&self, problem: Problem) {
         *self.failure() = Some(problem);
         self.publish(State::Lost, 0);
+    }
+
+    /// An extent found no room. If the fill is run, that sees for itself; if not, it passes through from now on.
+    fn has_no_room_ahead(self: &Arc<Fill>, runner: &Runner) {
+        let idle = self.idle().take();
+        match idle {
+            Some(ingest) => {
+                runner.fills.remove(self);
+                drop(self.forget(&runner.io, &runner.store));
+                let Ingest { hasher, tail, .. } = *ingest;
+                self.is_full(Full { start: tail.offset, hasher, stream: None });
+            }
+            None => self.ahead().forgo_room(),
+        }
     }
 
     /// An extent ended early.
@@ -405,16 +539,21 @@ impl Fill {
         }
     }
 
-    /// Takes its files away. Whoever has them open reads on.
-    fn forget(&self, runner: &Runner) {
-        self.forget_in(&runner.io, &runner.store);
+    /// Takes its files away, also if nobody waits for it. Whoever has them open reads on.
+    fn forget(&self, io: &Io, store: &Store) -> impl Future<Output = io::Result<()>> + 'static + use<> {
+        store.filling(&self.digest, None);
+        let id = self.files.get().map(|files| files.id);
+        let lease = self.lease.get().cloned();
+        io.fs(move |fs| {
+            let removed = id.map_or(Ok(()), |id| FillFiles::remove(fs, id));
+            // Its bytes count until they have no name.
+            drop(lease);
+            removed
+        })
     }
 
-    fn forget_in(&self, io: &Io, store: &Store) {
-        store.filling(&self.digest, None);
-        let Some(id) = self.files.get().map(|files| files.id) else { return };
-        // What is not removed now is found by the next start.
-        drop(io.fs(move |fs| FillFiles::remove(fs, id)));
+    fn wanted_unix(&self) -> u64 {
+        self.wanted_unix.load(Ordering::Relaxed)
     }
 
     fn readers(&self) -> usize {

@@ -1,8 +1,8 @@
-//! An answer that goes through without being kept, because there is no room for its blob: its own request to the
-//! origin, a little memory, and verified like any other.
+//! An answer that goes through without being kept, because there is no room for its blob. Those that have the whole blob
+//! and are about equally far follow one [`stream`](super::stream); any other has a request of its own to the origin.
 //!
-//! Invariants: at most [`PASSES_MAX`] at a time. What is held in memory is what is held back, and one piece more. An
-//! answer with all of a blob does not become whole before the blob was verified.
+//! Invariants: at most [`PASSES_MAX`] requests of their own at a time. What such an answer holds in memory is what is held
+//! back, and one piece more. An answer with all of a blob does not become whole before the blob was verified.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use oci::{Digest, Hasher, Problem, Span};
-use tokio::sync::mpsc;
 
-use super::{Fills, Runner, run::misbehaved};
-use crate::limits::{FILL_RESUME_PAUSE, FILL_RESUMES_MAX, HELD_BACK_BYTES, PASSES_MAX};
+use super::{
+    Fills, Runner,
+    run::{add, misbehaved},
+    source::Source,
+    stream::{Fallen, Following, Shared},
+};
+use crate::limits::{HELD_BACK_BYTES, PASSES_MAX};
 
 /// What is left to send of such an answer.
 pub struct Pass {
@@ -25,26 +29,43 @@ pub struct Pass {
     digest: Digest,
     /// Of the whole blob, in bytes.
     size_bytes: u64,
+    way: Way,
+}
+
+enum Way {
+    Shared(Shared),
+    Own(Box<Own>),
+}
+
+/// Where bytes for such an answer are in memory, or come from.
+#[derive(Default)]
+pub(super) struct Passing {
+    /// Requests of their own.
+    requests: AtomicUsize,
+    /// Windows of streams.
+    pub(super) windows: AtomicUsize,
+}
+
+/// A request of its own.
+struct Own {
     /// What came and was not sent.
     pieces: VecDeque<Bytes>,
     pieces_bytes: u64,
-    /// What is still to come.
-    rest: Span,
-    source: Option<mpsc::Receiver<Result<Bytes, Problem>>>,
+    /// Still to come.
+    rest_bytes: u64,
+    source: Source,
     /// Of the blob's bytes so far, if it is all of the blob that is sent; gone when they were found right.
     hasher: Option<Hasher>,
-    has_begun: bool,
-    resumes: u32,
     _place: Place,
 }
 
-/// One of the places for such answers.
+/// One of the places for such requests.
 struct Place(Arc<Fills>);
 
 impl Place {
     fn take(fills: &Arc<Fills>) -> Result<Place, Problem> {
-        if fills.passing.fetch_add(1, Ordering::Relaxed) >= PASSES_MAX {
-            fills.passing.fetch_sub(1, Ordering::Relaxed);
+        if fills.passing.requests.fetch_add(1, Ordering::Relaxed) >= PASSES_MAX {
+            fills.passing.requests.fetch_sub(1, Ordering::Relaxed);
             return Err(Problem::Overloaded { retry_after_s: 1 });
         }
         Ok(Place(fills.clone()))
@@ -53,48 +74,42 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.passing.fetch_sub(1, Ordering::Relaxed);
+        self.0.passing.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// How many there are.
-pub(super) type Passing = AtomicUsize;
-
 impl Pass {
-    /// An answer with `span` of a blob; `hasher` has the bytes before it, if with them the answer is the whole blob.
+    /// All that is left of the blob, in step with others: `first`, which lies before the stream's start, then the stream.
+    pub(super) fn shared(
+        runner: Runner,
+        digest: Digest,
+        size_bytes: u64,
+        following: Following,
+        first: Bytes,
+    ) -> Pass {
+        let way = Way::Shared(Shared::new(following, size_bytes, first));
+        Pass { runner, digest, size_bytes, way }.counted()
+    }
+
+    /// An answer with `span` of a blob, by itself; `hasher` has the bytes before it, if with them the answer is the whole
+    /// blob. `first` lies before the span and is already hashed; `None`: nobody was told anything yet.
     ///
     /// Errors: [`Problem::Overloaded`]: there are too many.
-    pub(super) fn new(
+    pub(super) fn alone(
         runner: Runner,
         digest: Digest,
         size_bytes: u64,
         span: Span,
         hasher: Option<Hasher>,
+        first: Option<Bytes>,
     ) -> Result<Pass, Problem> {
-        let place = Place::take(&runner.fills)?;
-        if let Some(counters) = runner.fills.of(&runner.origin) {
-            counters.passes.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(Pass {
-            runner,
-            digest,
-            size_bytes,
-            pieces: VecDeque::new(),
-            pieces_bytes: 0,
-            rest: span,
-            source: None,
-            hasher,
-            has_begun: false,
-            resumes: 0,
-            _place: place,
-        })
+        let own = Own::new(&runner, digest, size_bytes, span, hasher, first)?;
+        Ok(Pass { runner, digest, size_bytes, way: Way::Own(Box::new(own)) }.counted())
     }
 
-    /// Puts bytes before the others that are already hashed: they lie just before the span.
-    pub(super) fn precede(&mut self, bytes: Bytes) {
-        self.has_begun = true;
-        self.pieces_bytes += bytes.len() as u64;
-        self.pieces.push_front(bytes);
+    fn counted(self) -> Pass {
+        add(self.runner.fills.of(&self.runner.origin), |counters| &counters.passes, 1);
+        self
     }
 
     /// Waits until something may be sent, or all was. A whole blob that could be held back whole is verified by then.
@@ -109,21 +124,83 @@ impl Pass {
 
     /// Nothing is left of it.
     pub fn is_over(&self) -> bool {
-        self.rest.is_empty() && self.pieces.is_empty() && self.hasher.is_none()
+        match &self.way {
+            Way::Shared(shared) => shared.is_over(),
+            Way::Own(own) => own.is_over(),
+        }
     }
 
     /// What may be sent next. `None`: wait for more.
-    pub fn sendable(&self) -> Option<Bytes> {
-        let held = if self.hasher.is_some() { HELD_BACK_BYTES.min(self.size_bytes) } else { 0 };
+    pub fn sendable(&mut self) -> Option<Bytes> {
+        match &mut self.way {
+            Way::Shared(shared) => shared.sendable(),
+            Way::Own(own) => own.sendable(self.size_bytes),
+        }
+    }
+
+    /// `count` bytes of it are sent.
+    pub fn advance(&mut self, count: usize) {
+        match &mut self.way {
+            Way::Shared(shared) => shared.advance(count),
+            Way::Own(own) => own.advance(count),
+        }
+    }
+
+    /// Waits for one piece more, or for the verdict.
+    ///
+    /// Errors: the answer has to be cut.
+    pub async fn more(&mut self) -> Result<(), Problem> {
+        let shared = match &mut self.way {
+            Way::Shared(shared) => shared,
+            Way::Own(own) => return own.more(&self.digest).await,
+        };
+        if let Some(Fallen { at, hasher }) = shared.more().await? {
+            let rest = Span { start: at, end: self.size_bytes };
+            let first = (at > 0).then(Bytes::new);
+            let own = Own::new(&self.runner, self.digest, self.size_bytes, rest, Some(hasher), first)?;
+            self.way = Way::Own(Box::new(own));
+        }
+        Ok(())
+    }
+}
+
+impl Own {
+    fn new(
+        runner: &Runner,
+        digest: Digest,
+        size_bytes: u64,
+        span: Span,
+        hasher: Option<Hasher>,
+        first: Option<Bytes>,
+    ) -> Result<Own, Problem> {
+        let place = Place::take(&runner.fills)?;
+        add(runner.fills.of(&runner.origin), |counters| &counters.pass_requests, 1);
+        let has_begun = first.is_some();
+        let pieces: VecDeque<Bytes> = first.into_iter().filter(|first| !first.is_empty()).collect();
+        Ok(Own {
+            pieces_bytes: pieces.iter().map(|piece| piece.len() as u64).sum(),
+            pieces,
+            rest_bytes: span.len(),
+            source: Source::of(runner.clone(), digest, size_bytes, span, has_begun),
+            hasher,
+            _place: place,
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.rest_bytes == 0 && self.pieces.is_empty() && self.hasher.is_none()
+    }
+
+    fn sendable(&self, size_bytes: u64) -> Option<Bytes> {
+        let held = if self.hasher.is_some() { HELD_BACK_BYTES.min(size_bytes) } else { 0 };
         // What is still to come counts: only the end of the blob is held back.
-        let free = (self.pieces_bytes + self.rest.len()).saturating_sub(held);
+        let free = (self.pieces_bytes + self.rest_bytes).saturating_sub(held);
         let piece = self.pieces.front()?;
         let len = usize::try_from(free).unwrap_or(usize::MAX).min(piece.len());
         (len > 0).then(|| piece.slice(..len))
     }
 
-    /// `count` bytes of it are sent.
-    pub fn advance(&mut self, count: usize) {
+    fn advance(&mut self, count: usize) {
         self.pieces_bytes -= count as u64;
         let mut left = count;
         while left > 0 {
@@ -136,80 +213,20 @@ impl Pass {
         }
     }
 
-    /// Waits for one piece more, or for the verdict.
-    ///
-    /// Errors: the answer has to be cut.
-    pub async fn more(&mut self) -> Result<(), Problem> {
-        if self.rest.is_empty() {
-            if self.hasher.take().is_none_or(|hasher| hasher.finish() == self.digest) {
-                return Ok(());
+    async fn more(&mut self, digest: &Digest) -> Result<(), Problem> {
+        if let Some(bytes) = self.source.next().await? {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&bytes);
             }
-            tracing::error!(digest = %self.digest, "an upstream gave other bytes");
-            return Err(misbehaved("the upstream's blob is not what its digest says"));
-        }
-        let next = match &mut self.source {
-            Some(source) => source.recv().await,
-            None => match self.open().await {
-                Ok(()) => return Ok(()),
-                // The first answer decides at once what the client is told.
-                Err(problem) if !self.has_begun => return Err(problem),
-                Err(problem) => Some(Err(problem)),
-            },
-        };
-        let bytes = match next {
-            Some(Ok(bytes)) => bytes,
-            broken => {
-                let why = broken.map_or(misbehaved("the upstream's answer ended early"), |broken| {
-                    broken.err().unwrap_or(Problem::Internal)
-                });
-                if self.resumes == FILL_RESUMES_MAX {
-                    return Err(why);
-                }
-                self.resumes += 1;
-                self.source = None;
-                let until = self.runner.io.now() + FILL_RESUME_PAUSE * self.resumes;
-                self.runner.io.sleep_until(until).await;
-                return Ok(());
-            }
-        };
-        self.take(bytes);
-        Ok(())
-    }
-
-    fn take(&mut self, mut bytes: Bytes) {
-        bytes.truncate(usize::try_from(self.rest.len()).unwrap_or(usize::MAX));
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&bytes);
-        }
-        self.has_begun = true;
-        self.rest.start += bytes.len() as u64;
-        self.pieces_bytes += bytes.len() as u64;
-        if !bytes.is_empty() {
+            self.rest_bytes -= bytes.len() as u64;
+            self.pieces_bytes += bytes.len() as u64;
             self.pieces.push_back(bytes);
+            return Ok(());
         }
-    }
-
-    async fn open(&mut self) -> Result<(), Problem> {
-        let to = (self.rest.end < self.size_bytes).then_some(self.rest.end);
-        let span = (self.rest.start, to);
-        let fetched = self.runner.control.fetch(self.runner.origin, self.digest, span).await?;
-        let mut fetched = fetched.ok_or(Problem::BlobUnknown(self.digest))?;
-        if fetched.size_bytes.is_some_and(|told| told != self.size_bytes) {
-            return Err(misbehaved("the upstream tells another length than before"));
+        if self.hasher.take().is_none_or(|hasher| hasher.finish() == *digest) {
+            return Ok(());
         }
-        let Some(mut skip) = self.rest.start.checked_sub(fetched.start) else {
-            return Err(misbehaved("the upstream answered with another range"));
-        };
-        // An origin without ranges begins at 0 again.
-        while skip > 0 {
-            let Some(bytes) = fetched.bytes.recv().await else { break };
-            let mut bytes = bytes?;
-            let dropped = skip.min(bytes.len() as u64);
-            skip -= dropped;
-            let _ = bytes.split_to(dropped as usize);
-            self.take(bytes);
-        }
-        self.source = Some(fetched.bytes);
-        Ok(())
+        tracing::error!(%digest, "an upstream gave other bytes");
+        Err(misbehaved("the upstream's blob is not what its digest says"))
     }
 }

@@ -11,7 +11,7 @@ use oci::{Hasher, Problem, Span};
 use tokio::sync::watch;
 
 use super::{
-    Fill, FillFiles, Pass, Progress, Runner, State,
+    Fill, FillFiles, Full, Pass, Progress, Runner, State,
     ahead::Want,
     extent,
     files::end_of,
@@ -19,6 +19,7 @@ use super::{
     run::{misbehaved, read_chunk},
 };
 use crate::cache::Lease;
+use crate::io::unix_time;
 use crate::limits::{
     FILL_CHUNK_BYTES, FILL_NEAR_CHUNKS, FILL_RESUME_PAUSE, FILL_RESUMES_MAX, HELD_BACK_BYTES, PROBE_BYTES,
 };
@@ -64,6 +65,17 @@ pub enum Ready {
     Again,
     /// There is no room for it: see [`Reader::pass_from_start`].
     Full,
+}
+
+/// What is told when two who should know contradict each other.
+pub const ANOTHER_LENGTH: &str = "the upstream's blob has another length than its manifest says";
+
+/// What a step towards an extent came to.
+enum Step {
+    /// More may be there.
+    Look,
+    /// It would have no room.
+    NoRoom,
 }
 
 /// What an answer in the middle goes on with.
@@ -142,6 +154,10 @@ impl Reader {
                 State::Verified => return Ok(Ready::Begun),
                 State::Here => return Ok(Ready::Here),
                 State::Again => return Ok(Ready::Again),
+                // The file has the start, and what comes in its place the rest.
+                State::Full if is_long() && self.full().is_ok_and(|full| full.start > 0) => {
+                    return Ok(Ready::Begun);
+                }
                 State::Full => return Ok(Ready::Full),
                 State::Lost => return Err(self.failure()),
                 State::Waiting | State::Running if failures != self.failures => return Err(self.failure()),
@@ -166,7 +182,9 @@ impl Reader {
             if self.end(span).is_none_or(|end| end > span.start) && self.file().is_some() {
                 return Ok(Ready::Begun);
             }
-            self.step_ahead(span, 0).await?;
+            if let Step::NoRoom = self.step_ahead(span, 0).await? {
+                return Ok(Ready::Full);
+            }
         }
     }
 
@@ -215,55 +233,89 @@ impl Reader {
                 Err(self.failure())
             }
             (State::Waiting | State::Running, Way::InOrder) => self.changed().await,
-            (State::Waiting | State::Running, Way::Ahead) => self.step_ahead(span, FILL_RESUMES_MAX).await,
+            (State::Waiting | State::Running, Way::Ahead) => {
+                match self.step_ahead(span, FILL_RESUMES_MAX).await? {
+                    Step::Look => Ok(()),
+                    Step::NoRoom => return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass))),
+                }
+            }
         };
         waited.map(|()| Advance::Look)
     }
 
-    /// An answer with `span`, from its start, of a blob for which there is no room.
+    /// The length of a blob for which there is no room; one that nobody has told is known when all of it has come.
     ///
-    /// Errors: [`Problem::Overloaded`]: there are too many; [`Problem::DiskFull`]: nobody has told its length.
-    pub fn pass_from_start(&self, span: Span) -> Result<Pass, Problem> {
-        let size_bytes = self.size_bytes().ok_or(Problem::DiskFull)?;
+    /// Errors: it can't be had.
+    pub async fn passing_bytes(&self) -> Result<u64, Problem> {
+        match (self.fill.size_bytes.get(), self.runner.size_bytes) {
+            (Some(found), Some(told)) if *found != told => return Err(misbehaved(ANOTHER_LENGTH)),
+            (Some(size_bytes), _) => return Ok(*size_bytes),
+            (None, Some(size_bytes)) => return Ok(size_bytes),
+            (None, None) => {}
+        }
+        match &self.full()?.stream {
+            Some(following) => following.size_bytes().await,
+            // Others may be done soon.
+            None => Err(Problem::Overloaded { retry_after_s: 1 }),
+        }
+    }
+
+    /// An answer with `span`, from its start, of a blob of `size_bytes` for which there is no room.
+    ///
+    /// Errors: [`Problem::Overloaded`]: there are too many.
+    pub fn pass_from_start(&self, size_bytes: u64, span: Span) -> Result<Pass, Problem> {
+        let (runner, digest) = (self.runner.clone(), self.fill.digest);
         let is_whole = span.start == 0 && span.end == size_bytes;
-        let hasher = is_whole.then(|| Hasher::new(self.fill.digest.algorithm()));
-        Pass::new(self.runner.clone(), self.fill.digest, size_bytes, span, hasher)
+        let stream = self.fill.full.get().and_then(|full| full.stream.clone());
+        match stream.filter(|stream| is_whole && stream.start() == 0) {
+            Some(stream) => Ok(Pass::shared(runner, digest, size_bytes, stream, Bytes::new())),
+            None => {
+                let hasher = is_whole.then(|| Hasher::new(digest.algorithm()));
+                Pass::alone(runner, digest, size_bytes, span, hasher, None)
+            }
+        }
     }
 
     /// What is left of the answer, once there is no room for the blob.
     async fn pass(&self, span: Span) -> Result<Pass, Problem> {
-        let size_bytes = self.size_bytes().ok_or(Problem::DiskFull)?;
+        let size_bytes = self.size_bytes().ok_or(Problem::Internal)?;
         let (runner, digest) = (self.runner.clone(), self.fill.digest);
         if !self.is_whole {
-            return Pass::new(runner, digest, size_bytes, span, None);
+            return Pass::alone(runner, digest, size_bytes, span, None, Some(Bytes::new()));
         }
-        // What is in the file was hashed by the run.
-        let run = self.fill.idle().as_ref().map(|ingest| (ingest.hasher.clone(), ingest.tail.offset));
-        let Some((hasher, frontier)) = run.filter(|(_, frontier)| *frontier >= span.start) else {
-            return Err(Problem::DiskFull);
-        };
-        let rest = Span { start: frontier, end: span.end };
-        let mut pass = Pass::new(runner, digest, size_bytes, rest, Some(hasher))?;
-        if frontier > span.start {
+        let Full { start, hasher, stream } = self.full()?;
+        // What was held back of what is in the file.
+        let len = start.checked_sub(span.start).ok_or(Problem::Internal)? as usize;
+        let first = if len > 0 {
             let (files, _) = self.file().ok_or(Problem::Internal)?;
-            let len = (frontier - span.start) as usize;
             let read = read_chunk(&self.runner, files, span.start, len).await;
             let buf = read.ok().flatten().ok_or(Problem::Internal)?;
-            pass.precede(Bytes::copy_from_slice(buf.filled()));
+            Bytes::copy_from_slice(buf.filled())
+        } else {
+            Bytes::new()
+        };
+        if let Some(stream) = stream {
+            return Ok(Pass::shared(runner, digest, size_bytes, stream.clone(), first));
         }
-        Ok(pass)
+        let rest = Span { start: *start, end: span.end };
+        Pass::alone(runner, digest, size_bytes, rest, Some(hasher.clone()), Some(first))
+    }
+
+    fn full(&self) -> Result<&Full, Problem> {
+        self.fill.full.get().ok_or(Problem::Internal)
     }
 
     /// One step towards the start of `span`. An extent that does not bring it is begun again so many times.
-    async fn step_ahead(&mut self, span: Span, retries: u32) -> Result<(), Problem> {
+    async fn step_ahead(&mut self, span: Span, retries: u32) -> Result<Step, Problem> {
         let chunk = span.start / FILL_CHUNK_BYTES;
         let mut begun = 0;
         loop {
             self.progress.mark_unchanged();
             let want = self.fill.ahead().want(chunk, span.end.div_ceil(FILL_CHUNK_BYTES));
             match want {
-                Want::There(_) => return Ok(()),
-                Want::Prove(crc) => return self.prove(chunk, crc).await,
+                Want::There(_) => return Ok(Step::Look),
+                Want::Pass => return Ok(Step::NoRoom),
+                Want::Prove(crc) => return self.prove(chunk, crc).await.map(|()| Step::Look),
                 Want::Fetch(first, end) => {
                     let pause = FILL_RESUME_PAUSE * begun;
                     begun += 1;
@@ -276,13 +328,13 @@ impl Reader {
                 }
                 Want::InOrder => {
                     self.fill.go_on(self.runner.clone());
-                    return self.in_order(span).await;
+                    return self.in_order(span).await.map(|()| Step::Look);
                 }
                 Want::Wait => {}
             }
             self.changed().await?;
             if !matches!(self.progress.borrow().state, State::Waiting | State::Running) {
-                return Ok(());
+                return Ok(Step::Look);
             }
             if begun > retries && self.fill.ahead().is_missing(chunk) {
                 return Err(self.failure());
@@ -334,6 +386,8 @@ impl Drop for Reader {
         if let (Some(counters), Party::Client) = (self.runner.fills.of(&self.runner.origin), self.party) {
             counters.clients.fetch_sub(1, Ordering::Relaxed);
         }
+        // Before it counts as gone.
+        self.fill.wanted_unix.store(unix_time(), Ordering::Relaxed);
         self.fill.readers.fetch_sub(1, Ordering::SeqCst);
     }
 }

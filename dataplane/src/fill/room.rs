@@ -4,10 +4,12 @@
 
 use std::{collections::BTreeSet, io, sync::Arc};
 
-use super::{Fill, FillFiles, Runner, run::End};
+use super::{Fill, FillFiles, Fills, Runner, run::End};
 use crate::{
     cache::Lease,
-    limits::{FILL_ROOM_BYTES, FILL_ROOM_PAUSE, FILL_ROOM_TRIES_MAX},
+    io::Io,
+    limits::{FILL_ROOM_BYTES, ROOM_PAUSE, ROOM_TRIES_MAX},
+    store::Store,
 };
 
 /// The units that a fill holds, by number.
@@ -20,33 +22,43 @@ pub(super) fn is_none(error: &io::Error) -> bool {
 
 /// How long others are waited for who have to go.
 #[derive(Default)]
-struct Waiting {
+pub(super) struct Waiting {
     tries: u32,
-    /// Something has gone that somebody has open.
-    for_readers: bool,
+    /// Bytes that have gone and that somebody has open: they come back when they are closed.
+    busy_bytes: u64,
 }
 
 impl Waiting {
     /// Has something go, or waits for what has gone to be closed.
     ///
     /// Errors: [`End::Full`]: there is nothing to wait for, or it was waited for long enough.
-    async fn for_room(&mut self, runner: &Runner, wanted_bytes: u64) -> Result<(), End> {
-        if self.tries == FILL_ROOM_TRIES_MAX {
+    pub(super) async fn for_room(
+        &mut self,
+        fills: &Fills,
+        io: &Io,
+        store: &Store,
+        wanted_bytes: u64,
+    ) -> Result<(), End> {
+        if self.tries == ROOM_TRIES_MAX {
             return Err(End::Full);
+        }
+        if fills.forget_unwanted(io, store).await {
+            return Ok(());
         }
         self.tries += 1;
-        if runner.fills.forget_unwanted(runner) {
-            return Ok(());
+        // No more goes than what is on its way out leaves to be wanted.
+        let lacking_bytes = wanted_bytes.saturating_sub(self.busy_bytes);
+        if lacking_bytes > 0 {
+            let evicted = store.evict(lacking_bytes).await;
+            if evicted.freed_bytes >= wanted_bytes {
+                return Ok(());
+            }
+            self.busy_bytes += evicted.busy_bytes;
+            if evicted.freed_bytes == 0 && self.busy_bytes == 0 {
+                return Err(End::Full);
+            }
         }
-        let evicted = runner.store.evict(wanted_bytes).await;
-        if evicted.freed_bytes >= wanted_bytes {
-            return Ok(());
-        }
-        self.for_readers |= evicted.busy_bytes > 0;
-        if evicted.freed_bytes == 0 && !self.for_readers {
-            return Err(End::Full);
-        }
-        runner.io.sleep_until(runner.io.now() + FILL_ROOM_PAUSE * self.tries).await;
+        io.sleep_until(io.now() + ROOM_PAUSE * self.tries).await;
         Ok(())
     }
 }
@@ -79,7 +91,7 @@ impl Fill {
                     Err(error) => return Err(error.into()),
                 }
             }
-            waiting.for_room(runner, len).await?;
+            waiting.for_room(&runner.fills, &runner.io, &runner.store, len).await?;
         }
     }
 
@@ -93,7 +105,8 @@ impl Fill {
         loop {
             let held_bytes = (self.units().len() as u64 + 1) * FILL_ROOM_BYTES;
             let Err(no_room) = lease.grow(held_bytes) else { return Ok(()) };
-            waiting.for_room(runner, no_room.lacking_bytes).await?;
+            let lacking = no_room.lacking_bytes;
+            waiting.for_room(&runner.fills, &runner.io, &runner.store, lacking).await?;
         }
     }
 

@@ -4,6 +4,7 @@
 //! before the frontier. Bytes that were not verified get no name.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc,
@@ -11,14 +12,17 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use control::Fetched;
 use oci::{Algorithm, Hasher, Problem};
 
 use super::{
-    Fill, FillCounters, FillFiles, Runner, State,
+    Fill, FillCounters, FillFiles, Following, Full, Runner, State, Stream,
     files::end_of,
     room,
-    writer::{Party, Tail, Writer},
+    source::{Answer, Leftover, Source},
+    stream,
+    writer::{Party, Tail, Unwritten, Writer},
 };
 use crate::{
     io::Buf,
@@ -34,6 +38,8 @@ pub(super) struct Ingest {
     /// Whether bytes of more than one answer are in it.
     is_mixed: bool,
     resumes: u32,
+    /// What has come and has no room.
+    left: Leftover,
 }
 
 /// Why a run ended before the blob was whole.
@@ -48,7 +54,7 @@ pub(super) enum End {
     Lost(Problem),
     /// The blob has its name already.
     Here,
-    /// There is no room for more; what is there is good, and written.
+    /// There is no room for more; what is there is good, and what came is kept in memory.
     Full,
 }
 
@@ -56,7 +62,7 @@ impl From<io::Error> for End {
     fn from(error: io::Error) -> End {
         // Where the file system can hold no room ahead, a write finds out.
         if room::is_none(&error) {
-            return End::Lost(Problem::DiskFull);
+            return End::Full;
         }
         End::Lost(match error.kind() {
             io::ErrorKind::WouldBlock => Problem::Overloaded { retry_after_s: 1 },
@@ -70,7 +76,13 @@ impl From<io::Error> for End {
 
 impl Ingest {
     pub(super) fn new(algorithm: Algorithm) -> Ingest {
-        Ingest { hasher: Hasher::new(algorithm), tail: Tail::at(0), is_mixed: false, resumes: 0 }
+        Ingest {
+            hasher: Hasher::new(algorithm),
+            tail: Tail::at(0),
+            is_mixed: false,
+            resumes: 0,
+            left: Leftover::default(),
+        }
     }
 }
 
@@ -121,15 +133,10 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, ingest: Box<Ingest>) {
                 fill.fail(problem, taken);
             }
             Err(End::Failed(problem) | End::Lost(problem)) => lose(&runner, &fill, problem),
-            Err(End::Full) => {
-                tracing::warn!(digest = %fill.digest, "no room for a blob of an upstream: it is passed through");
-                runner.fills.remove(&fill);
-                fill.forget(&runner);
-                fill.is_full(Some(taken));
-            }
+            Err(End::Full) => pass_through(&runner, &fill, *taken),
             Err(End::Here) => {
                 runner.fills.remove(&fill);
-                fill.forget(&runner);
+                drop(fill.forget(&runner.io, &runner.store));
                 fill.publish(State::Here, 0);
             }
         }
@@ -259,23 +266,64 @@ async fn pump(
     fill: &Fill,
     counters: Option<&FillCounters>,
     ingest: &mut Ingest,
-    mut fetched: Fetched,
+    fetched: Fetched,
     to: Option<u64>,
 ) -> Result<(), End> {
-    let files = fill.open_files(runner).await?;
-    let Ingest { hasher, tail, .. } = ingest;
-    fill.publish(State::Running, tail.offset);
-    let mut writer = Writer::new(runner, fill, files, Party::Run);
     // An origin without ranges begins at 0 again.
-    let Some(mut skip) = tail.offset.checked_sub(fetched.start) else {
+    let Some(skip) = ingest.tail.offset.checked_sub(fetched.start) else {
         return Err(End::Failed(misbehaved("the upstream answered with another range")));
     };
+    let files = match fill.open_files(runner).await {
+        Err(End::Full) => {
+            ingest.left.answer = Some(Answer { bytes: fetched.bytes, skip, until: to });
+            return Err(End::Full);
+        }
+        files => files?,
+    };
+    fill.publish(State::Running, ingest.tail.offset);
+    let mut writer = Writer::new(runner, fill, files, Party::Run);
+    let mut arriving = Arriving { fetched, skip, to, in_hand: Bytes::new() };
+    let pumped = pump_into(&mut writer, counters, ingest, &mut arriving).await;
+    if matches!(pumped, Err(End::Full)) {
+        let mut came = VecDeque::new();
+        if let Some(Unwritten { at, hasher, bytes }) = writer.into_unwritten() {
+            (ingest.tail, ingest.hasher, came) = (Tail::at(at), hasher, bytes);
+        }
+        let Arriving { fetched, skip, to, in_hand } = arriving;
+        came.push_back(in_hand);
+        ingest.left = Leftover { came, answer: Some(Answer { bytes: fetched.bytes, skip, until: to }) };
+    }
+    pumped
+}
+
+/// One answer of the origin.
+struct Arriving {
+    fetched: Fetched,
+    /// Bytes of it that were there before.
+    skip: u64,
+    /// Where it was asked to end.
+    to: Option<u64>,
+    /// What came of it and was not gathered.
+    in_hand: Bytes,
+}
+
+async fn pump_into(
+    writer: &mut Writer<'_>,
+    counters: Option<&FillCounters>,
+    ingest: &mut Ingest,
+    arriving: &mut Arriving,
+) -> Result<(), End> {
+    let (runner, fill) = (writer.runner, writer.fill);
+    let Ingest { hasher, tail, .. } = ingest;
+    let Arriving { fetched, skip, to, in_hand: bytes } = arriving;
+    let to = *to;
     let until = to.or(fill.size_bytes.get().copied());
     loop {
-        let Some(mut bytes) = writer.next(tail, &mut fetched.bytes).await? else { break };
+        let Some(next) = writer.next(tail, &mut fetched.bytes).await? else { break };
+        *bytes = next;
         add(counters, |counters| &counters.fetched_bytes, bytes.len() as u64);
-        let dropped = skip.min(bytes.len() as u64);
-        skip -= dropped;
+        let dropped = (*skip).min(bytes.len() as u64);
+        *skip -= dropped;
         let _ = bytes.split_to(dropped as usize);
         if let Some(until) = until {
             let room = usize::try_from(until - tail.offset).unwrap_or(usize::MAX);
@@ -296,6 +344,7 @@ async fn pump(
             }
             let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
             let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
+            writer.mark(hasher);
             hasher.update(&part);
             writer.push(tail, part).await?;
         }
@@ -333,15 +382,19 @@ fn is_unwanted(runner: &Runner, fill: &Fill, frontier: u64) -> bool {
 
 /// All bytes are there: are they those of the digest? If so, readers get the rest, and the keeper the file.
 async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, ingest: Ingest) {
-    let Ingest { hasher, tail, is_mixed, .. } = ingest;
-    if hasher.finish() != fill.digest {
+    if ingest.hasher.clone().finish() != fill.digest {
         tracing::error!(digest = %fill.digest, repository = %runner.origin.repository, "an upstream gave other bytes");
         count(counters, |counters| &counters.mismatches);
-        return spoil(runner, fill, counters, is_mixed);
+        return spoil(runner, fill, counters, ingest.is_mixed);
     }
     // One of no bytes has none yet.
-    let Ok(files) = fill.open_files(runner).await else { return lose(runner, fill, Problem::Internal) };
-    let Ok(lease) = fill.lease(runner) else { return lose(runner, fill, Problem::DiskFull) };
+    let files = match fill.open_files(runner).await {
+        Ok(files) => files,
+        Err(End::Full) => return pass_through(runner, fill, ingest),
+        Err(_) => return lose(runner, fill, Problem::Internal),
+    };
+    let Ok(lease) = fill.lease(runner) else { return pass_through(runner, fill, ingest) };
+    let tail = ingest.tail;
     fill.publish(State::Verified, tail.offset);
     if fill.size_bytes.get().is_none_or(|size_bytes| *size_bytes > 0) {
         trim(runner, &files, tail.offset).await;
@@ -354,7 +407,27 @@ async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounter
     }
     // With its name it is found without the fill; without it, it is a miss.
     runner.fills.remove(fill);
-    fill.forget(runner);
+    drop(fill.forget(&runner.io, &runner.store));
+}
+
+/// There is no room for more of it: what is still to come goes by way of memory, and nothing is kept.
+fn pass_through(runner: &Runner, fill: &Arc<Fill>, ingest: Ingest) {
+    tracing::warn!(digest = %fill.digest, "no room for a blob of an upstream: it is passed through");
+    let Ingest { hasher, tail, left, .. } = ingest;
+    let (start, digest) = (tail.offset, fill.digest);
+    let stream = Stream::new(&runner.fills, digest, start, hasher.clone()).map(Arc::new);
+    let following = stream.as_ref().map(Following::of);
+    match &stream {
+        Some(stream) => runner.fills.turn_into(fill, stream),
+        None => runner.fills.remove(fill),
+    }
+    drop(fill.forget(&runner.io, &runner.store));
+    fill.is_full(Full { start, hasher, stream: following });
+    if let Some(stream) = stream {
+        let size_bytes = fill.size_bytes.get().copied().or(runner.size_bytes);
+        let source = Source::after_run(runner.clone(), digest, size_bytes, start, left);
+        runner.io.spawn(stream::run(runner.clone(), stream, source));
+    }
 }
 
 /// Gives back what was held behind the end of a blob whose length nobody had told.
@@ -368,7 +441,7 @@ async fn trim(runner: &Runner, files: &FillFiles, size_bytes: u64) {
 /// Nothing of it is used again. What was put together from several answers is fetched once more, in one.
 fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_mixed: bool) {
     runner.fills.remove(fill);
-    fill.forget(runner);
+    drop(fill.forget(&runner.io, &runner.store));
     if is_mixed {
         count(counters, |counters| &counters.resumes);
         fill.publish(State::Again, 0);
@@ -380,7 +453,7 @@ fn spoil(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounters>, is_
 /// It can't be had, and nothing of it is any good.
 fn lose(runner: &Runner, fill: &Arc<Fill>, problem: Problem) {
     runner.fills.remove(fill);
-    fill.forget(runner);
+    drop(fill.forget(&runner.io, &runner.store));
     fill.give_up(problem);
 }
 

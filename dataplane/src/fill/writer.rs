@@ -1,15 +1,19 @@
 //! What arrives becomes writes that end with a chunk, and records of the chunks that are there.
 
-use std::{future::Future, io, pin::Pin, sync::atomic::Ordering};
+use std::{collections::VecDeque, future::Future, io, pin::Pin, sync::atomic::Ordering};
 
 use bytes::Bytes;
-use oci::Problem;
+use oci::{Hasher, Problem};
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
-use super::{Fill, FillFiles, Runner, State, run::End};
+use super::{
+    Fill, FillFiles, Runner, State,
+    room::{self, Waiting},
+    run::End,
+};
 use crate::{
     io::Buf,
-    limits::{FILL_CHUNK_BYTES, WRITE_BACK_BYTES},
+    limits::{FILL_CHUNK_BYTES, FILL_ROOM_BYTES, WRITE_BACK_BYTES},
 };
 
 /// Where the next byte goes, and what the bytes of its chunk come to.
@@ -46,17 +50,32 @@ pub(super) enum Party {
 
 /// Gathers what arrives. At most one write is in flight.
 pub(super) struct Writer<'a> {
-    runner: &'a Runner,
-    fill: &'a Fill,
+    pub(super) runner: &'a Runner,
+    pub(super) fill: &'a Fill,
     pub(super) files: FillFiles,
     party: Party,
     in_flight: Option<InFlight>,
     buf: Option<Buf>,
+    /// The hash of all before what is gathered.
+    mark: Option<Hasher>,
+    unwritten: Option<Unwritten>,
 }
 
+/// What could not be written, since there is no room.
+pub(super) struct Unwritten {
+    pub(super) at: u64,
+    /// Of all bytes before.
+    pub(super) hasher: Hasher,
+    pub(super) bytes: VecDeque<Bytes>,
+}
+
+// Boxed, because the type of the future has no name; once for up to a chunk.
+type Write = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
 struct InFlight {
-    // Boxed, because the type of the future has no name; once for up to a chunk.
-    write: Pin<Box<dyn Future<Output = io::Result<()>>>>,
+    write: Write,
+    bytes: Bytes,
+    mark: Option<Hasher>,
     end: u64,
     /// The number and checksum of the chunk that is there with it.
     chunk: Option<(u64, u32)>,
@@ -64,7 +83,7 @@ struct InFlight {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(runner: &'a Runner, fill: &'a Fill, files: FillFiles, party: Party) -> Writer<'a> {
-        Writer { runner, fill, files, party, in_flight: None, buf: None }
+        Writer { runner, fill, files, party, in_flight: None, buf: None, mark: None, unwritten: None }
     }
 
     /// What arrives next. `None`: nothing does any more. If it has to be waited for, all that came before it is in the
@@ -89,6 +108,20 @@ impl<'a> Writer<'a> {
                 Err(End::Failed(problem))
             }
         }
+    }
+
+    /// To be told before each [`Writer::push`] of a run: the hash of all bytes before.
+    pub(super) fn mark(&mut self, hasher: &Hasher) {
+        if self.buf.is_none() {
+            self.mark = Some(hasher.clone());
+        }
+    }
+
+    /// What could not be written, after [`End::Full`]. `None`: all was.
+    pub(super) fn into_unwritten(self) -> Option<Unwritten> {
+        let mut unwritten = self.unwritten?;
+        unwritten.bytes.extend(self.buf.map(Buf::freeze));
+        Some(unwritten)
     }
 
     /// Takes bytes that follow each other. What is not a whole chunk may stay here until [`Writer::settle`].
@@ -130,15 +163,35 @@ impl<'a> Writer<'a> {
             let crc = std::mem::replace(&mut tail.crc, crc32fast::Hasher::new()).finalize();
             (at / FILL_CHUNK_BYTES, crc)
         });
-        let write = Box::pin(self.runner.io.write(&self.files.data, at, buf.freeze()));
-        self.in_flight = Some(InFlight { write, end: tail.offset, chunk });
+        let bytes = buf.freeze();
+        let write = Box::pin(self.runner.io.write(&self.files.data, at, bytes.clone()));
+        let mark = self.mark.take();
+        self.in_flight = Some(InFlight { write, bytes, mark, end: tail.offset, chunk });
         Ok(())
+    }
+
+    /// Waits for a write. Where no room can be held ahead, it is what finds that there is none: others go for it then.
+    async fn finish(&self, mut write: Write, at: u64, bytes: &Bytes) -> Result<(), End> {
+        let mut waiting = Waiting::default();
+        loop {
+            match write.await {
+                Err(error) if room::is_none(&error) => {}
+                result => return Ok(result?),
+            }
+            let Runner { fills, io, store, .. } = self.runner;
+            waiting.for_room(fills, io, store, FILL_ROOM_BYTES).await?;
+            write = Box::pin(self.runner.io.write(&self.files.data, at, bytes.clone()));
+        }
     }
 
     /// Waits for the write in flight, and tells the readers.
     async fn written(&mut self, tail: &mut Tail) -> Result<(), End> {
-        let Some(InFlight { write, end, chunk }) = self.in_flight.take() else { return Ok(()) };
-        write.await?;
+        let Some(InFlight { write, bytes, mark, end, chunk }) = self.in_flight.take() else { return Ok(()) };
+        let at = end - bytes.len() as u64;
+        if let Err(end) = self.finish(write, at, &bytes).await {
+            self.unwritten = mark.map(|hasher| Unwritten { at, hasher, bytes: VecDeque::from([bytes]) });
+            return Err(end);
+        }
         if let Some((chunk, crc)) = chunk {
             let files = self.files.clone();
             let record = self.fill.records.fetch_add(1, Ordering::Relaxed);

@@ -3,9 +3,9 @@
 use std::{borrow::Cow, mem::MaybeUninit};
 
 use memchr::memchr;
-use oci::{Method, Problem};
+use oci::{MediaType, Method, Problem};
 
-use crate::limits::{HEAD_BYTES_MAX, HEADER_FIELDS_MAX, TARGET_BYTES_MAX};
+use crate::limits::{ACCEPT_TYPES_MAX, HEAD_BYTES_MAX, HEADER_FIELDS_MAX, TARGET_BYTES_MAX};
 
 /// Room for the longest target, a method and the version. The line may come in any number of pieces, so it is
 /// refused by its length and not by what of it has arrived.
@@ -50,20 +50,8 @@ pub struct Head<'b> {
     pub content_range: Option<&'b [u8]>,
     /// `User-Agent`.
     pub user_agent: Option<&'b [u8]>,
-    /// All of it, from the request line to the empty line at its end.
-    pub raw: &'b [u8],
-}
-
-impl Head<'_> {
-    /// Its fields, in order, for the few requests that are judged by more of them than others.
-    pub fn fields(&self) -> Vec<(String, String)> {
-        let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
-        let mut request = httparse::Request::new(&mut fields);
-        // It was parsed before.
-        let _whole = request.parse(self.raw);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        request.headers.iter().map(|field| (field.name.to_owned(), text(trim(field.value)))).collect()
-    }
+    /// All of it from the request line on, for what is seldom asked for.
+    bytes: &'b [u8],
 }
 
 /// RFC 9112 §6.3, without the ambiguous cases.
@@ -75,6 +63,31 @@ pub enum BodyLength {
     Known(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
+}
+
+impl Head<'_> {
+    /// Its fields, in order, for the few requests that are judged by more of them than others.
+    pub fn fields(&self) -> Vec<(String, String)> {
+        let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut fields);
+        // It was parsed before.
+        let _whole = request.parse(self.bytes);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        request.headers.iter().map(|field| (field.name.to_owned(), text(trim(field.value)))).collect()
+    }
+
+    /// The types in `Accept`, of all its lines and in their order, without what stands for many. At most
+    /// [`ACCEPT_TYPES_MAX`]; what else is there is passed over. Allocates: only for who asks somebody else.
+    pub fn accept(&self) -> Vec<MediaType> {
+        let lines = self.bytes.split(|byte| *byte == b'\n').skip(1);
+        let values = lines.filter_map(|line| {
+            let colon = memchr(b':', line)?;
+            line[..colon].eq_ignore_ascii_case(b"accept").then(|| &line[colon + 1..])
+        });
+        let texts = values.flat_map(|value| value.split(|byte| *byte == b',')).map(trim);
+        let types = texts.filter_map(|text| MediaType::parse(std::str::from_utf8(text).ok()?).ok());
+        types.filter(|one| !one.as_str().contains('*')).take(ACCEPT_TYPES_MAX).collect()
+    }
 }
 
 const fn malformed(why: &'static str) -> Problem {
@@ -167,7 +180,7 @@ fn parse_whole(bytes: &[u8]) -> Result<Head<'_>, Problem> {
         content_type: None,
         content_range: None,
         user_agent: None,
-        raw: bytes.strip_prefix(b"\r\n").unwrap_or(bytes),
+        bytes: bytes.strip_prefix(b"\r\n").unwrap_or(bytes),
     };
     let mut hosts = 0;
     let mut lengths = 0;
@@ -323,6 +336,20 @@ mod tests {
             Parsed::Incomplete => Err(None),
             Parsed::Bad(problem) => Err(Some(problem)),
         }
+    }
+
+    #[test]
+    fn what_a_client_takes_is_one_list_of_a_bounded_length() {
+        let accepts = |lines: &str| {
+            let text = format!("GET /v2/a:b HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
+            let all = parsed(&text).unwrap().accept();
+            all.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(accepts(""), "");
+        assert_eq!(accepts("Accept: a/b , c/d;q=0.5\r\nX: y/z\r\nACCEPT:e/f\r\n"), "a/b c/d e/f");
+        assert_eq!(accepts("Accept: */*, a/*, text, a b/c, , é/x, a/b\r\nAccept-Encoding: c/d\r\n"), "a/b");
+        let many: Vec<String> = (0..2 * ACCEPT_TYPES_MAX).map(|number| format!("a/{number}")).collect();
+        assert_eq!(accepts(&format!("Accept: {}\r\n", many.join(","))), many[..ACCEPT_TYPES_MAX].join(" "));
     }
 
     #[test]

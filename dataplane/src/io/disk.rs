@@ -8,13 +8,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Buf, Call, Driver, Faults, Instant, Io, driver::InFlight, fs::Stat};
+use super::{Buf, Call, Driver, Faults, Io, driver::InFlight, fs::Stat};
 
 /// An open file. Clones share it; it is closed when the last is dropped. It may move between cores.
 #[derive(Clone)]
@@ -24,15 +23,16 @@ struct Inner {
     fd: OwnedFd,
     name: Box<str>,
     faults: Faults,
-    /// When how many pages at its start were last found in memory: milliseconds, then 8 bits of pages.
-    resident: AtomicU64,
+    number: u64,
 }
 
 pub(super) const PAGE_BYTES: u64 = 4096;
 
 impl File {
     pub(super) fn new(fd: OwnedFd, name: &str, faults: Faults) -> File {
-        File(Arc::new(Inner { fd, name: name.into(), faults, resident: AtomicU64::new(0) }))
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        File(Arc::new(Inner { fd, name: name.into(), faults, number }))
     }
 
     /// The path it was opened by, relative to the data directory.
@@ -49,17 +49,9 @@ impl File {
         Ok(Stat::from_raw(&stat))
     }
 
-    /// Whether `[0, end)` was found in memory at most `age` before `now`.
-    pub(super) fn was_resident(&self, end: u64, now: Instant, age: Duration) -> bool {
-        let packed = self.0.resident.load(Ordering::Relaxed);
-        let age_ms = (now.nanos() / 1_000_000).saturating_sub(packed >> 8);
-        end <= (packed & 0xff) * PAGE_BYTES && u128::from(age_ms) <= age.as_millis()
-    }
-
-    /// `[0, end)` was found in memory. What is more than 255 pages is not remembered.
-    pub(super) fn found_resident(&self, end: u64, now: Instant) {
-        let pages = end.div_ceil(PAGE_BYTES).min(0xff);
-        self.0.resident.store((now.nanos() / 1_000_000) << 8 | pages, Ordering::Relaxed);
+    /// A number that no other file of this process has or had.
+    pub(super) fn number(&self) -> u64 {
+        self.0.number
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     Buf, Fs, Instant, Pool, Socket,
     buf::Home,
     pipes::Pipes,
+    resident::Resident,
     socket::{SocketTable, WAKE},
     timers::Timers,
 };
@@ -59,6 +60,7 @@ pub(super) struct Inner {
     pool: Pool,
     home: Home,
     pub(super) pipes: Pipes,
+    pub(super) resident: Resident,
     random: Cell<u64>,
     /// Disk operations that the ring has not completed.
     in_flight: Cell<usize>,
@@ -90,6 +92,7 @@ impl Io {
             pool,
             home: Home::default(),
             pipes: Pipes::default(),
+            resident: Resident::default(),
             random: Cell::new(u64::from_le_bytes(seed) | 1),
             in_flight: Cell::new(0),
             ending: Cell::new(false),

@@ -20,6 +20,7 @@ mod fs;
 mod listener;
 mod pipes;
 mod pool;
+mod resident;
 mod send_file;
 mod socket;
 mod thread;

@@ -12,8 +12,9 @@ use super::{
     File, Io, Socket,
     disk::PAGE_BYTES,
     pipes::{Pipe, Stranded},
+    resident::Known,
 };
-use crate::limits::{PIPE_BYTES, RESIDENT_TIME, SENDFILE_BYTES_MAX};
+use crate::limits::{BUF_BYTES, PIPE_BYTES, RESIDENT_WINDOW_BYTES, SENDFILE_BYTES_MAX};
 
 /// Pages that fit into a segment beside a head: the kernel's `MAX_SKB_FRAGS` without one.
 const SEGMENT_PAGES: u64 = 16;
@@ -35,12 +36,13 @@ enum Spliced {
 }
 
 impl Io {
-    /// Sends at most `len` (≥ 1) bytes from `at`. `more`: something follows these bytes at once.
-    /// A file that ends before `at + len` is `ErrorKind::UnexpectedEof`.
+    /// Sends at most `len` (≥ 1) bytes from `at`. `file_bytes`: the file's length, or what it will be. `more`: something
+    /// follows these bytes at once. A file that ends before `at + len` is `ErrorKind::UnexpectedEof`.
     pub fn send_file(
         &self,
         socket: &Socket,
         file: &File,
+        file_bytes: u64,
         at: u64,
         len: usize,
         more: bool,
@@ -51,7 +53,7 @@ impl Io {
             return self.unstrand(socket, stranded, more);
         }
         let len = len.min(PIPE_BYTES);
-        if !self.is_resident(file, at, len)? {
+        if !self.is_resident(file, file_bytes, at, len)? {
             return Ok(Sent::Cold);
         }
         if len > SENDFILE_BYTES_MAX
@@ -139,36 +141,59 @@ impl Io {
         }
     }
 
-    fn is_resident(&self, file: &File, at: u64, len: usize) -> io::Result<bool> {
+    fn is_resident(&self, file: &File, file_bytes: u64, at: u64, len: usize) -> io::Result<bool> {
+        if len <= SENDFILE_BYTES_MAX {
+            let last = at + len as u64 - 1;
+            let mut known = true;
+            for window in at / RESIDENT_WINDOW_BYTES..=last / RESIDENT_WINDOW_BYTES {
+                known &= self.has_window(file, file_bytes, window)?;
+            }
+            if known {
+                return Ok(true);
+            }
+        }
+        self.has_span(file, at, len, len as u64)
+    }
+
+    /// Whether memory is known to have all of a window. `false` may only mean that it is not known.
+    fn has_window(&self, file: &File, file_bytes: u64, window: u64) -> io::Result<bool> {
         let now = self.now();
-        let small = len <= SENDFILE_BYTES_MAX;
-        let end = at + len as u64;
-        if small && file.was_resident(end, now, RESIDENT_TIME) {
-            return Ok(true);
-        }
-        let resident = match pages_in_memory(file, at, len)? {
-            // It also counts pages whose read is in flight, and those are where it matters: at the ends.
-            Some(all) => all && self.has_byte(file, at)? && self.has_byte(file, at + len as u64 - 1)?,
-            None => self.has_every_byte_looked_at(file, at, len)?,
+        let resident = &self.inner().resident;
+        let found = match resident.look(file.number(), window, now) {
+            Known::Whole => return Ok(true),
+            Known::InPart => return Ok(false),
+            Known::Nothing => Known::Met,
+            Known::Met => {
+                let start = window * RESIDENT_WINDOW_BYTES;
+                let len = RESIDENT_WINDOW_BYTES.min(file_bytes.saturating_sub(start)) as usize;
+                let whole = len > 0 && self.has_span(file, start, len, BUF_BYTES as u64)?;
+                if whole { Known::Whole } else { Known::InPart }
+            }
         };
-        if resident && small && at == 0 {
-            file.found_resident(end, now);
-        }
-        Ok(resident)
+        resident.note(file.number(), window, found, now);
+        Ok(found == Known::Whole)
     }
 
-    fn has_byte(&self, file: &File, at: u64) -> io::Result<bool> {
-        Ok(self.read_now(file, at, &mut [0])?.is_some())
-    }
-
-    /// For kernels before 6.5: one look per 64 KiB, and at the end.
-    fn has_every_byte_looked_at(&self, file: &File, at: u64, len: usize) -> io::Result<bool> {
-        for offset in (0..len).step_by(64 * 1024).chain([len - 1]) {
-            if !self.has_byte(file, at + offset as u64)? {
+    /// Asks the kernel. What it counts may also be pages whose read is in flight, so a byte is read at each `step` and at
+    /// the end: that is where a read of ours begins or ends.
+    fn has_span(&self, file: &File, at: u64, len: usize, step: u64) -> io::Result<bool> {
+        let step = match pages_in_memory(file, at, len)? {
+            Some(true) => step,
+            Some(false) => return Ok(false),
+            // Kernels before 6.5 can't tell.
+            None => 64 * 1024,
+        };
+        let last = at + len as u64 - 1;
+        for byte in (at..last).step_by(step as usize).chain([last]) {
+            if !self.has_byte(file, byte)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    fn has_byte(&self, file: &File, at: u64) -> io::Result<bool> {
+        Ok(self.read_now(file, at, &mut [0])?.is_some())
     }
 }
 

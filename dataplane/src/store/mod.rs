@@ -234,20 +234,6 @@ impl Store {
         self.shared.cached.budget().max_bytes()
     }
 
-    /// [`Store::room_for`], after blobs of upstreams have gone if need be.
-    ///
-    /// Errors: as [`Store::room_for`].
-    pub async fn make_room_for(&self, more_bytes: u64) -> Result<(), Problem> {
-        match self.room_for(more_bytes) {
-            Err(Problem::DiskFull) => {
-                // What is open still comes back to the volume when it is closed.
-                self.evict(more_bytes).await;
-                self.room_for(more_bytes)
-            }
-            room => room,
-        }
-    }
-
     /// Whether there is a file of the blob's name.
     pub async fn has_name(&self, io: &Io, digest: &Digest) -> io::Result<bool> {
         let path = blob_path(digest);
@@ -290,16 +276,13 @@ impl Store {
         self.shared.room_for(more_bytes)
     }
 
-    /// [`Store::make_room_for`] a blob of this length.
+    /// Whether a blob may have this length.
     ///
-    /// Errors: likewise, and [`Problem::BlobTooLarge`].
-    pub async fn make_room_for_blob(&self, size_bytes: u64) -> Result<(), Problem> {
+    /// Errors: [`Problem::BlobTooLarge`], [`Problem::WritesRefused`].
+    pub fn may_be_as_long(&self, size_bytes: u64) -> Result<(), Problem> {
         self.shared.allowed()?;
         let limit_bytes = self.shared.settings.blob_bytes_max;
-        if size_bytes > limit_bytes {
-            return Err(Problem::BlobTooLarge { limit_bytes });
-        }
-        self.make_room_for(size_bytes).await
+        if size_bytes > limit_bytes { Err(Problem::BlobTooLarge { limit_bytes }) } else { Ok(()) }
     }
 
     /// The volume, for `/healthz`; all zeros if it can't be asked.

@@ -96,6 +96,23 @@ impl Upload {
         Ok(())
     }
 
+    /// Sees to it that the next `len` bytes have room. The write before has ended.
+    ///
+    /// Errors: [`Problem::DiskFull`], [`Problem::BlobTooLarge`], [`Problem::WritesRefused`], [`Problem::Internal`]; the
+    /// session is unchanged.
+    pub async fn admit(&mut self, io: &Io, len: u64) -> Result<(), Problem> {
+        self.shared.allowed()?;
+        let end = self.end_after(len)?;
+        let files = self.files(io).await?;
+        self.allocate_ahead(io, &files.data, end).await?;
+        self.pledge.cover(self.unheld(end, len))
+    }
+
+    /// How many of the last `len` bytes before `end` are not held on the volume.
+    fn unheld(&self, end: u64, len: u64) -> u64 {
+        end - self.held.clamp(end - len, end)
+    }
+
     /// Hashes `bytes` and writes the same bytes, after the write before has ended.
     ///
     /// Errors: [`Problem::DiskFull`] or [`Problem::Internal`] of this write or of the one before, which
@@ -106,13 +123,10 @@ impl Upload {
             return Ok(());
         }
         let len = bytes.len() as u64;
-        let end = self.end_after(len)?;
         self.written().await?;
-        self.shared.allowed()?;
+        self.admit(io, len).await?;
+        let promised = self.unheld(self.offset() + len, len);
         let files = self.files(io).await?;
-        self.allocate_ahead(io, &files.data, end).await?;
-        let promised = end - self.held.clamp(end - len, end);
-        self.pledge.cover(promised)?;
         self.write_back(io, &files.data);
         let open = self.open();
         let write = Box::pin(io.write(&files.data, open.offset, bytes.clone()));
@@ -197,7 +211,9 @@ impl Upload {
     }
 
     /// Waits for the write in flight, and takes over hash and offset if it succeeded.
-    async fn written(&mut self) -> Result<(), Problem> {
+    ///
+    /// Errors: [`Problem::DiskFull`] or [`Problem::Internal`]: what was pushed last is not in the session.
+    pub async fn written(&mut self) -> Result<(), Problem> {
         let Some(in_flight) = &mut self.in_flight else { return Ok(()) };
         // Left in place while it runs: this future may be dropped.
         let result = in_flight.write.as_mut().await;

@@ -10,7 +10,10 @@ use dataplane::{
 use oci::{Digest, Problem};
 
 use crate::{
-    fills::{MIB, Piece, Played, breaking, content, fetched, honest, is_cut, play, ranged, sample, target},
+    fills::{
+        MIB, Piece, Played, breaking, content, fetched, honest, is_cut, play, play_each, ranged, sample,
+        target,
+    },
     plane::{Answer, Client, Plane},
     rig::{legs, sha256, until},
 };
@@ -253,6 +256,40 @@ fn all_of_it_in_parts_is_held_back_like_the_whole() {
             got += byte.len();
         }
         assert!(got < length - HELD_BACK_BYTES as usize + 1000, "{got} of {length}");
+        plane.end();
+    }
+}
+
+#[test]
+fn a_part_that_nobody_comes_back_for_is_removed_and_one_that_is_read_stays() {
+    for leg in legs() {
+        let limits = Limits { fill_expiry: std::time::Duration::from_secs(2), ..Limits::default() };
+        let mut plane = Plane::over(std::sync::Arc::new(crate::rig::Place::new()), leg, false, limits);
+        let (left, read) = (content(4 * MIB), content(4 * MIB + 1));
+        let (open, gate) = mpsc::channel();
+        let (mut gate, whole, other) = (Some(gate), left.clone(), read.clone());
+        play_each(&mut plane, None, move |digest, _, from, to| {
+            if *digest == sha256(&whole) {
+                return honest(&whole, from, to);
+            }
+            let (front, back) = other.split_at(2 * MIB);
+            let gate = Piece::Gate(gate.take().unwrap());
+            let pieces = vec![Piece::Bytes(front.to_vec()), gate, Piece::Bytes(back.to_vec())];
+            Ok(Some(Played { start: 0, size_bytes: Some(other.len() as u64), pieces }))
+        });
+        let count = |plane: &Plane| fs::read_dir(plane.place.path("fills")).unwrap().count();
+        let mut reader = plane.client();
+        reader.send("GET", &target(&sha256(&read)), b"");
+        assert_eq!(reader.read_head().unwrap().status, 200);
+        assert!(reader.read_rest(MIB).unwrap() == read[..MIB]);
+        let probe = get(&mut plane.client(), &sha256(&left), "1000000-1000999");
+        assert!(probe.status == 206 && probe.body == left[1_000_000..1_001_000]);
+        assert_eq!(count(&plane), 2);
+        until("the probed one is removed", || count(&plane) == 1);
+        // The other one is older.
+        drop(open);
+        assert!(reader.read_rest(3 * MIB + 1).unwrap() == read[MIB..]);
+        until("it has its name", || plane.place.blob(&sha256(&read)).exists());
         plane.end();
     }
 }

@@ -57,7 +57,7 @@ pub fn play(
 }
 
 /// The same with several blobs.
-fn play_each(
+pub fn play_each(
     plane: &mut Plane,
     told_bytes: Option<usize>,
     mut play: impl FnMut(&Digest, usize, u64, Option<u64>) -> Result<Option<Played>, Problem> + Send + 'static,

@@ -21,6 +21,9 @@ use oci::{Namespace, Namespaces};
 
 use crate::rig::{Place, wait_for};
 
+/// What is kept does not depend on how full the machine of the test is.
+const ON_ANY_DISK: CacheSize = CacheSize::Bytes(1 << 30);
+
 /// One core, and nobody who answers it until a test has said how.
 pub struct Plane {
     pub place: Arc<Place>,
@@ -50,12 +53,12 @@ impl Plane {
 
     /// With this much of a blob of its upstream completed without a reader.
     pub fn completing(leg: Driver, percent: Option<u8>) -> Plane {
-        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent, CacheSize::Percent(80))
+        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent, ON_ANY_DISK)
     }
 
     /// A process that finds what an earlier one left in `place`.
     pub fn over(place: Arc<Place>, leg: Driver, access_log: bool, limits: Limits) -> Plane {
-        Plane::make(place, leg, access_log, limits, None, CacheSize::Percent(80))
+        Plane::make(place, leg, access_log, limits, None, ON_ANY_DISK)
     }
 
     fn make(

@@ -198,8 +198,8 @@ fn room_is_promised_once_and_given_back() {
         let rig = Rig::new();
         rig.on_core(leg, |io, store, faults| async move {
             let too_large = Err(Problem::BlobTooLarge { limit_bytes: 64 * MIB });
-            assert_eq!(store.make_room_for_blob(64 * MIB + 1).await, too_large);
-            store.make_room_for_blob(64 * MIB).await.unwrap();
+            assert_eq!(store.may_be_as_long(64 * MIB + 1), too_large);
+            store.may_be_as_long(64 * MIB).unwrap();
             let id = begin(&io, &store, Algorithm::Sha256, b"x").await.unwrap();
             let mut upload = store.take(&repository(), &id).unwrap();
             assert_eq!(upload.declare(64 * MIB), too_large);

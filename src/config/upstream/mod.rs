@@ -21,7 +21,7 @@ use super::{
     raw::{Section, UPSTREAM},
     reading::{Effective, Reading},
     section::SectionReading,
-    value::{Percent, Value, Written},
+    value::{Bytes, Percent, Value, Written},
 };
 use crate::limits::UPSTREAMS;
 
@@ -32,7 +32,7 @@ use value::{
 };
 
 /// Every key, for suggestions; a test compares it with what the pass asks for.
-const KEYS: [&str; 45] = [
+const KEYS: [&str; 48] = [
     "ns",
     "url",
     "prefix",
@@ -59,8 +59,11 @@ const KEYS: [&str; 45] = [
     "timeouts.connect",
     "timeouts.first_byte",
     "timeouts.stall",
+    "timeouts.body_rate_min_bytes",
+    "timeouts.body_rate_grace",
     "timeouts.document",
     "timeouts.token",
+    "timeouts.refused",
     "timeouts.breaker",
     "timeouts.rejected",
     "budget_wait",
@@ -336,8 +339,13 @@ fn timeouts(read: &mut SectionReading<'_>) -> Timeouts {
         connect: within.setting("timeouts.connect", default.connect),
         first_byte: within.setting("timeouts.first_byte", default.first_byte),
         stall: within.setting("timeouts.stall", default.stall),
+        body_rate_min_bytes: within
+            .setting("timeouts.body_rate_min_bytes", Bytes(default.body_rate_min_bytes))
+            .0,
+        body_rate_grace: within.setting("timeouts.body_rate_grace", default.body_rate_grace),
         document: within.setting("timeouts.document", default.document),
         token: within.setting("timeouts.token", default.token),
+        refused: within.setting("timeouts.refused", default.refused),
         breaker: within.setting("timeouts.breaker", default.breaker),
         rejected: within.setting("timeouts.rejected", default.rejected),
         budget_wait,

@@ -46,8 +46,9 @@ fn every_key_says_what_it_says() {
          bandwidth = '10MB/s'\nallow = ['library/*']\ndeny = ['library/secret']\ntag_ttl = '1m'\n\
          immutable_tags = ['v*']\nstale_while = '0s'\nstale_max = '1d'\nnegative_ttl = '5s'\noffline = 'auto'\n\
          complete_percent = 50\nplatforms = ['linux/amd64']\n\
-         timeouts = { connect = '1s', first_byte = '2s', stall = '3s', document = '4s', token = '5s', \
-         breaker = '6s', rejected = '7s' }",
+         timeouts = { connect = '1s', first_byte = '2s', stall = '3s', body_rate_min_bytes = '1KiB', \
+         body_rate_grace = '9s', document = '4s', token = '5s', \
+         breaker = '6s', rejected = '7s', refused = '8s' }",
     );
     let seconds = Duration::from_secs;
     let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| Network::parse(network).unwrap());
@@ -78,10 +79,13 @@ fn every_key_says_what_it_says() {
             connect: seconds(1),
             first_byte: seconds(2),
             stall: seconds(3),
+            body_rate_min_bytes: 1024,
+            body_rate_grace: seconds(9),
             document: seconds(4),
             token: seconds(5),
             breaker: seconds(6),
             rejected: seconds(7),
+            refused: seconds(8),
             budget_wait: seconds(2),
         },
         ..UpstreamSettings::new("docker.io", "https://registry-1.docker.io")

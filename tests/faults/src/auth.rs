@@ -90,6 +90,10 @@ impl Realm {
         self.tokens.clear();
     }
 
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.tokens.keys().cloned().collect()
+    }
+
     /// `Some`: the refusal.
     pub(crate) fn refuses(&self, shared: &Shared, request: &Request, repository: &str) -> Option<Answer> {
         let sent = request.header("authorization");
@@ -139,7 +143,8 @@ impl Realm {
             return Answer::error(401, "UNAUTHORIZED");
         }
         self.next += 1;
-        let token = format!("token-{}", self.next);
+        // Like no other text that there may be in a log.
+        let token = format!("token-{:016x}-{}", self.next.wrapping_mul(0x9e37_79b9_7f4a_7c15), self.next);
         let scope = request.parameter("scope").unwrap_or_default();
         self.tokens.insert(token.clone(), (scope, Instant::now() + lives));
         let name = if oauth2_name { "access_token" } else { "token" };
@@ -161,7 +166,7 @@ fn bearer(realm: &str, repository: &str) -> String {
     format!("Bearer realm=\"{realm}/token\",service=\"faults\"{scope}")
 }
 
-fn basic((username, password): &(String, String)) -> String {
+pub(crate) fn basic((username, password): &(String, String)) -> String {
     format!("Basic {}", base64(format!("{username}:{password}").as_bytes()))
 }
 

@@ -18,6 +18,7 @@ mod answer;
 mod auth;
 mod content;
 mod listener;
+mod proxy;
 mod request;
 mod script;
 mod seen;
@@ -37,6 +38,7 @@ use std::{
 pub use auth::{Auth, RealmAt};
 pub use content::{Image, noise};
 pub use oci::Digest;
+pub use proxy::Proxy;
 pub use script::{Fault, On, To};
 pub use seen::{Place, Seen};
 
@@ -67,6 +69,10 @@ pub(crate) struct Shared {
     free_at: Mutex<Instant>,
     /// Answers on their way.
     pub(crate) answering: AtomicU64,
+    /// Answers whose last byte was not sent yet, and the most of them that there were.
+    pub(crate) unfinished: Mutex<(u64, u64)>,
+    /// What of manifests is still given: of so many so many.
+    pub(crate) pulls: Mutex<Option<Pulls>>,
     /// What stalls gives up.
     pub(crate) ended: AtomicBool,
 }
@@ -94,6 +100,8 @@ impl Registry {
             bytes_per_s: AtomicU64::new(u64::MAX),
             free_at: Mutex::new(Instant::now()),
             answering: AtomicU64::new(0),
+            unfinished: Mutex::default(),
+            pulls: Mutex::default(),
             ended: AtomicBool::new(false),
         });
         let [own, foreign] = [Place::Own, Place::Foreign].map(|place| Listener::start(&shared, place));
@@ -171,9 +179,25 @@ impl Registry {
         *lock(&self.shared.realm) = Realm::new(auth);
     }
 
+    /// The tokens that are good.
+    pub fn tokens(&self) -> Vec<String> {
+        lock(&self.shared.realm).tokens()
+    }
+
     /// Tokens that were handed out so far are refused from now on.
     pub fn revoke_tokens(&self) {
         lock(&self.shared.realm).revoke();
+    }
+
+    /// From now on so many GETs of manifests are answered, as Docker Hub does it: what is left stands in every answer
+    /// about a manifest, a HEAD costs nothing, and after the last it is 429.
+    pub fn allow_pulls(&self, most: u64) {
+        *lock(&self.shared.pulls) = Some(Pulls { most, left: most });
+    }
+
+    /// The most requests that were being answered at the same time. One is until its last byte is about to be sent.
+    pub fn most_at_once(&self) -> u64 {
+        lock(&self.shared.unfinished).1
     }
 
     /// All connections together send at most so many body bytes a second.
@@ -187,7 +211,8 @@ impl Registry {
         lock(&self.foreign).stop();
     }
 
-    /// Does all right from now on, where it was before. What it has and what it has seen stays; what it wants does too.
+    /// Does all right from now on, where it was before. What it has and what it has seen stays; what it wants and what it
+    /// allows does too.
     pub fn heal(&self) {
         lock(&self.shared.script).clear();
         self.shared.bytes_per_s.store(u64::MAX, Ordering::Relaxed);
@@ -236,7 +261,30 @@ impl Drop for Registry {
     }
 }
 
+/// What Docker Hub calls a rate limit.
+#[derive(Clone, Copy)]
+pub(crate) struct Pulls {
+    pub(crate) most: u64,
+    pub(crate) left: u64,
+}
+
+/// A request that is being answered.
+pub(crate) struct Unfinished<'s>(&'s Shared);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.unfinished).0 -= 1;
+    }
+}
+
 impl Shared {
+    pub(crate) fn begin(&self) -> Unfinished<'_> {
+        let mut unfinished = lock(&self.unfinished);
+        unfinished.0 += 1;
+        unfinished.1 = unfinished.1.max(unfinished.0);
+        Unfinished(self)
+    }
+
     pub(crate) fn url(&self, place: Place) -> String {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         let addr = match place {

@@ -87,8 +87,10 @@ fn one(
     place: Place,
     sent: &AtomicU64,
 ) -> std::io::Result<bool> {
+    // Given up before the last byte is sent: whoever has that may come again before this thread goes on.
+    let mut unfinished = Some(shared.begin());
     let faults = lock(&shared.script).of(request, place);
-    let mut answer = right(shared, request, place);
+    let mut answer = within_budget(shared, request, right(shared, request, place));
     if request.path().contains("/blobs/") && answer.status == 200 {
         answer = answer.ranged(request, &faults);
     }
@@ -115,6 +117,10 @@ fn one(
         Framing::Chunked => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
         Framing::Close => "Connection: close\r\n\r\n".to_owned(),
     });
+    let has_body = request.method != "HEAD" && answer.status != 304 && answer.span.0 < answer.span.1;
+    if !has_body && answer.end == End::Whole {
+        unfinished = None;
+    }
     stream.write_all(head.as_bytes())?;
     stream.flush()?;
     if request.method == "HEAD" || answer.status == 304 {
@@ -135,6 +141,9 @@ fn one(
         if let Some(rate) = answer.bytes_per_s {
             shared.sleep_until(begun + Duration::from_secs_f64(count as f64 / rate as f64));
         }
+        if count + piece.len() == (stop - start) as usize && answer.end == End::Whole {
+            unfinished = None;
+        }
         if answer.framing == Framing::Chunked {
             stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes())?;
         }
@@ -146,6 +155,7 @@ fn one(
         count += piece.len();
         sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
     }
+    drop(unfinished);
     match answer.end {
         End::Reset(_) => {
             // What was sent is to arrive before the reset does.
@@ -171,6 +181,26 @@ fn one(
 fn reset(socket: &TcpStream) -> std::io::Result<bool> {
     rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO))?;
     Ok(false)
+}
+
+/// What is left of its pulls, if somebody counts them.
+fn within_budget(shared: &Shared, request: &Request, answer: Answer) -> Answer {
+    let mut pulls = lock(&shared.pulls);
+    let Some(pulls) = pulls.as_mut() else { return answer };
+    if !request.path().contains("/manifests/") || ![200, 304].contains(&answer.status) {
+        return answer;
+    }
+    let answer = match (request.method.as_str(), pulls.left) {
+        ("GET", 0) => Answer::error(429, "TOOMANYREQUESTS"),
+        ("GET", _) => {
+            pulls.left -= 1;
+            answer
+        }
+        _ => answer,
+    };
+    answer
+        .with("ratelimit-limit", format!("{};w=21600", pulls.most))
+        .with("ratelimit-remaining", format!("{};w=21600", pulls.left))
 }
 
 /// What an honest registry answers.

@@ -6,32 +6,46 @@
 //! one of these places fails a test.
 
 mod cache_index;
+mod challenge;
 mod chunk_range;
 mod chunked;
 mod conditional;
+mod content_range;
 mod digest;
 mod endpoint;
+mod fill_journal;
 mod head;
+mod link;
+mod location;
 mod manifest;
 mod media_type;
 mod name;
 mod page;
 mod range;
+mod rate_limit;
 mod record;
+mod token;
 
 pub use cache_index::cache_index;
+pub use challenge::challenge;
 pub use chunk_range::chunk_range;
 pub use chunked::chunked;
 pub use conditional::conditional;
+pub use content_range::content_range;
 pub use digest::digest;
 pub use endpoint::endpoint;
+pub use fill_journal::fill_journal;
 pub use head::head;
+pub use link::link;
+pub use location::location;
 pub use manifest::manifest;
 pub use media_type::media_type;
 pub use name::name;
 pub use page::page;
 pub use range::range;
+pub use rate_limit::rate_limit;
 pub use record::record;
+pub use token::token;
 
 /// What stands before the first LF, and what stands behind it. Without an LF all of it is the first part.
 fn first_line(bytes: &[u8]) -> (&[u8], &[u8]) {

@@ -14,10 +14,8 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
-use serde_json::json;
-
-use super::bench::program;
-use crate::harness::{TempDir, media, sha256};
+use super::{desk::program, layout};
+use crate::harness::{TempDir, media};
 
 /// The platforms of every index here, under Go's names.
 pub const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
@@ -100,35 +98,15 @@ impl Layers {
 
     /// An OCI layout: an index, tagged `image`, of an image for each architecture that share a layer.
     pub fn write_index_layout(&self, layout: &Path) {
-        let blobs = layout.join("blobs/sha256");
-        fs::create_dir_all(&blobs).unwrap();
-        let add = |media_type: &str, bytes: &[u8]| {
-            let digest = sha256(bytes).to_string();
-            fs::write(blobs.join(digest.trim_start_matches("sha256:")), bytes).unwrap();
-            json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
-        };
         let shared = fs::read(&self.small).unwrap();
         let images = ARCHITECTURES.map(|architecture| {
             let own = fs::read(self.of(architecture)).unwrap();
-            let layers = [add(media::LAYER, &shared), add(media::LAYER, &own)];
-            let config = json!({
-                "architecture": architecture, "os": "linux",
-                "rootfs": { "type": "layers", "diff_ids": layers.each_ref().map(|layer| &layer["digest"]) },
-            });
-            let image = json!({
-                "schemaVersion": 2, "mediaType": media::IMAGE, "layers": layers,
-                "config": add(media::CONFIG, config.to_string().as_bytes()),
-            });
-            let mut descriptor = add(media::IMAGE, image.to_string().as_bytes());
-            descriptor["platform"] = json!({ "architecture": architecture, "os": "linux" });
-            descriptor
+            (
+                architecture,
+                vec![layout::add(layout, media::LAYER, &shared), layout::add(layout, media::LAYER, &own)],
+            )
         });
-        let index = json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": images });
-        let mut top = add(media::INDEX, index.to_string().as_bytes());
-        top["annotations"] = json!({ "org.opencontainers.image.ref.name": "image" });
-        let top = json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": [top] });
-        fs::write(layout.join("index.json"), top.to_string()).unwrap();
-        fs::write(layout.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
+        layout::write_index(layout, images);
     }
 }
 

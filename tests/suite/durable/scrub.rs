@@ -25,11 +25,20 @@ legs! {
         let scrubbed = || server.metric("gantry_store_scrubbed_timestamp_seconds");
         wait_for("a first look", || scrubbed() >= began as f64);
         assert_eq!(found(), [0.0, 0.0]);
+        let warnings = || server.health()["warnings"].as_array().expect("a list").len();
+        let before = warnings();
 
         fs::remove_file(&gone).unwrap();
         let nobodys = server.blob_file(sha256(&orphan));
         fs::write(&nobodys, &orphan).unwrap();
         wait_for("both are counted", || found() == [1.0, 1.0]);
+        // An operator is told; clients are served as ever.
+        assert_eq!(warnings(), before + 1);
+        let health = client.get("/healthz").expect(200).json();
+        let told = health["warnings"].as_array().expect("a list").last().expect("one").to_string();
+        assert!(told.contains("blobs whose whole file the last scrub missed: 1"), "{told}");
+        assert_eq!(health["writes"]["allowed"], true);
+        client.get("/readyz").expect(200);
         let logged = |level: &str, hex: &str| {
             let level = format!("\"level\":\"{level}\"");
             server.log().iter().any(|line| line.contains(&level) && line.contains(hex))
@@ -42,6 +51,7 @@ legs! {
         client.push_blob("durable/scrub", &lost);
         client.push_blob("durable/scrub", &orphan);
         wait_for("all is well", || found() == [0.0, 0.0]);
+        assert_eq!(warnings(), before);
         for bytes in [&kept, &lost, &orphan] {
             client.assert_blob("durable/scrub", sha256(bytes), bytes);
         }

@@ -76,18 +76,25 @@ macro_rules! replay {
 
 replay! {
     cache_index
+    challenge
     chunk_range
     chunked
     conditional
+    content_range
     digest
     endpoint
+    fill_journal
     head
+    link
+    location
     manifest
     media_type
     name
     page
     range
+    rate_limit
     record
+    token
 }
 
 #[test]

@@ -21,7 +21,7 @@ mod temp;
 mod volume;
 
 pub use client::Client;
-pub use command::gantry;
+pub use command::{gantry, gantry_apart};
 pub use content::{Image, descriptor, noise, offset_of, sha256, wait_for};
 pub(crate) use legs::legs;
 pub use legs::{Leg, alone, beside, has_root, lacks, say};

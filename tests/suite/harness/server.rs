@@ -97,6 +97,12 @@ impl Launch {
         self
     }
 
+    /// The file that it reads.
+    #[track_caller]
+    pub fn config_file(&self) -> PathBuf {
+        self.config.as_ref().expect("it was given a text").path().join("gantry.toml")
+    }
+
     /// A WARN or ERROR whose line holds `text` is no failure.
     pub fn expects_log(mut self, text: &str) -> Launch {
         self.expected.push(text.to_owned());
@@ -170,8 +176,8 @@ impl Launch {
         }
         command.args(["serve", "--log-format", "json", "--io", self.leg.name(), "--listen", &self.listen]);
         command.arg("--cores").arg(self.cores.to_string()).arg("--data").arg(data).args(&self.args);
-        if let Some(dir) = &self.config {
-            command.arg("--config").arg(dir.path().join("gantry.toml"));
+        if self.config.is_some() {
+            command.arg("--config").arg(self.config_file());
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -253,6 +259,17 @@ impl Server {
         let links = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").flatten();
         let names = links.filter_map(|link| std::fs::read_link(link.path()).ok());
         names.filter(|name| name.to_string_lossy().starts_with(on)).count()
+    }
+
+    /// Files of its data directory that have lost their name and that it has open.
+    pub fn deleted_files_open(&self) -> Vec<PathBuf> {
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").flatten();
+        let names = links.filter_map(|link| std::fs::read_link(link.path()).ok());
+        names
+            .filter(|name| {
+                name.starts_with(self.data_dir()) && name.to_string_lossy().ends_with(" (deleted)")
+            })
+            .collect()
     }
 
     /// Stops the whole process for so long, wherever it is.

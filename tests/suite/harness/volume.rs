@@ -30,6 +30,14 @@ impl Volume {
         Volume::try_ext4(mib).unwrap_or_else(|why| panic!("{why}"))
     }
 
+    /// An ext3 of so many MiB, whose files are lists of blocks: no room can be held in it ahead of a write. Nothing in it
+    /// is kept for root.
+    #[track_caller]
+    pub fn without_extents(mib: u64) -> Volume {
+        let options = ["-m", "0", "-t", "ext3"];
+        Volume::try_ext4_with(mib, &options).unwrap_or_else(|why| panic!("{why}"))
+    }
+
     /// A tmpfs of one MiB over a directory that is there.
     #[track_caller]
     pub fn tmpfs_over(at: &Path) -> Volume {
@@ -57,11 +65,15 @@ impl Volume {
     }
 
     fn try_ext4(mib: u64) -> Result<Volume, String> {
+        Volume::try_ext4_with(mib, &[])
+    }
+
+    fn try_ext4_with(mib: u64, options: &[&str]) -> Result<Volume, String> {
         let (dir, image) = (TempDir::new("volume"), TempDir::new("image"));
         let file = image.path().join("ext4");
         let made = fs::File::create(&file).and_then(|made| made.set_len(mib << 20));
         made.expect("a sparse file");
-        run(Command::new("mkfs.ext4").arg("-q").arg(&file))?;
+        run(Command::new("mkfs.ext4").arg("-q").args(options).arg(&file))?;
         mount(&["-o", "loop", &file.to_string_lossy()], dir.path())?;
         Ok(Volume { at: dir.path().to_owned(), _own: vec![dir, image] })
     }
@@ -90,6 +102,12 @@ impl Volume {
         let said = df.args(["--block-size=1", "--output=avail"]).arg(self.path()).output().expect("df runs");
         let text = String::from_utf8(said.stdout).expect("df prints text");
         text.lines().nth(1).and_then(|line| line.trim().parse().ok()).expect("a number")
+    }
+
+    /// Bytes that are not free: those of files that have lost their name and are still open count too.
+    pub fn used_bytes(&self) -> u64 {
+        let volume = rustix::fs::statvfs(self.path()).expect("it is mounted");
+        (volume.f_blocks - volume.f_bfree) * volume.f_frsize
     }
 
     /// Flushes that its block device has completed (the 16th field of its `stat`).

@@ -148,7 +148,7 @@ pub fn all() -> Vec<Case> {
 }
 
 fn blobs() -> Vec<Case> {
-    let slow = each(Fault::Slow { bytes_per_s: 1000 });
+    let slow = |bytes_per_s| each(Fault::Slow { bytes_per_s });
     let plain = any(Fault::Redirect(To::PlainForeign));
     vec![
         blob("refused", Break::Refuse, UNREACHABLE, UNREACHABLE),
@@ -163,7 +163,9 @@ fn blobs() -> Vec<Case> {
         blob("stall at 0", each(Fault::Stall { at: 0 }), TIMEOUT_OR_CUT, TIMEOUT_OR_CUT),
         blob("stall at 50 %", each(Fault::Stall { at: HALF }), RIGHT, RIGHT),
         blob("stall at 10 %", each(Fault::Stall { at: HALF / 5 }), CUT, CUT),
-        Case { is_endless: true, ..blob("slow, 1 KB/s", slow, SILENCE, SILENCE) },
+        // Four answers, each for as long as it may be too slow.
+        blob("slow, 1 KB/s", slow(1000), TIMEOUT_OR_CUT, TIMEOUT_OR_CUT),
+        Case { is_endless: true, ..blob("slow, 20 KB/s", slow(20_000), SILENCE, SILENCE) },
         blob("truncated at 0", each(Fault::Truncated { at: 0 }), UNREACHABLE_OR_CUT, UNREACHABLE_OR_CUT),
         blob("truncated at 50 %", each(Fault::Truncated { at: HALF }), RIGHT, RIGHT),
         blob("truncated at 10 %", each(Fault::Truncated { at: HALF / 5 }), CUT, CUT),

@@ -25,8 +25,9 @@ const AT_ONCE: usize = 6;
 /// Every timeout ÷ 100, and no memory of a tag. A TLS handshake is no hundred times faster in a test: it gets 500 ms.
 const SETTINGS: &str = "\
     credentials = { username = \"user\", password = \"pass\" }\n\
-    timeouts = { connect = \"{connect}\", first_byte = \"300ms\", stall = \"300ms\", document = \"600ms\", \
-                 token = \"100ms\", breaker = \"100ms\", rejected = \"600ms\" }\n\
+    timeouts = { connect = \"{connect}\", first_byte = \"300ms\", stall = \"300ms\", \
+                 body_rate_grace = \"600ms\", document = \"600ms\", token = \"100ms\", breaker = \"100ms\", \
+                 rejected = \"600ms\", refused = \"10ms\" }\n\
     budget_wait = \"150ms\"\nnegative_ttl = \"600ms\"\ntag_ttl = \"0s\"\nstale_while = \"0s\"\n\
     complete = \"never\"\n";
 
@@ -117,12 +118,13 @@ impl Trial {
         client.send_bytes(format!("GET {} HTTP/1.1\r\nHost: r\r\n\r\n", self.target()).as_bytes());
         let (begun, mut got) = (Instant::now(), 0);
         while begun.elapsed() < PATIENCE {
-            got += client.read_some(BLOB_BYTES);
+            got += client.read_some(1);
         }
         client.hang_up();
         if self.state != State::Hot {
             let running = || server.metrics().sum("gantry_fill_running", &[("upstream", &self.ns)]);
-            wait_for("the fill that nobody wants stops", || running() == 0.0);
+            let what = format!("{}: the fill that nobody wants stops", self.name());
+            wait_for(&what, || running() == 0.0);
         }
         if got > BLOB_BYTES { Got::Right } else { Got::Silence }
     }

@@ -15,10 +15,12 @@ pub const NO_ANSWER: &str = "no answer";
 
 /// An `[[upstream]]` with these lines beside the ones that every upstream on loopback needs.
 pub fn upstream(ns: &str, registry: &Registry, more: &str) -> String {
-    format!(
-        "[[upstream]]\nns = \"{ns}\"\nurl = \"{}\"\nallow_private_addresses = true\n{more}\n",
-        registry.url()
-    )
+    upstream_at(ns, &registry.url(), more)
+}
+
+/// Likewise for any registry.
+pub fn upstream_at(ns: &str, url: &str, more: &str) -> String {
+    format!("[[upstream]]\nns = \"{ns}\"\nurl = \"{url}\"\nallow_private_addresses = true\n{more}\n")
 }
 
 /// Docker Hub, as far as names go, and the root mirror.

@@ -23,6 +23,24 @@ legs! {
         }
     }
 
+    fn what_is_not_asked_of_a_session_is_refused_by_its_name(leg) {
+        let server = Server::start(leg);
+        let mut client = server.client();
+        let location = client.open_upload(REPOSITORY);
+        let id = location.rsplit('/').next().unwrap().to_owned();
+        for method in ["POST", "OPTIONS", "TRACE"] {
+            let answer = client.request(method, format!("{location}?x=y")).send().refused(405, "UNSUPPORTED");
+            assert_eq!(answer.header("docker-upload-uuid"), id, "{method}");
+            assert_eq!(answer.header("allow"), "GET, HEAD, PATCH, PUT, DELETE");
+        }
+        let answer = client.request("PUT", location.as_str()).send().refused(400, "DIGEST_INVALID");
+        assert_eq!(answer.header("docker-upload-uuid"), id);
+        client.get(location).expect(204);
+        // A path that only ends like one.
+        let other = client.request("POST", format!("/v2/{REPOSITORY}/blobs/{}", sha256(b"x"))).send();
+        assert_eq!(other.expect(405).get("docker-upload-uuid"), None);
+    }
+
     fn location_is_never_built_from_host(leg) {
         let server = Server::start(leg);
         let mut client = server.client();

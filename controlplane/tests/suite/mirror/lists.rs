@@ -1,11 +1,13 @@
 //! The tags of an upstream's repository come from there, with its paging rewritten to us.
 
+use controlplane::limits;
 use controlplane::upstream::Policy;
 use oci::Problem;
 use serde_json::{Value, json};
 
 use super::registry::{Fault, Registry};
 use super::rig::{Rig, status};
+use crate::held_clock::{HeldClock, TICK};
 
 fn tags(names: &[&str]) -> Value {
     json!({ "name": "library/app", "tags": names })
@@ -111,4 +113,64 @@ async fn the_catalog_is_of_what_was_pushed_here() {
     rig.pull("app", "1").await;
     rig.plane.push("acme/app", "mine").await;
     assert_eq!(rig.list("/v2/_catalog").await.unwrap().names("repositories"), ["acme/app"]);
+}
+
+#[tokio::test]
+async fn a_list_that_knows_no_pages_of_ours_but_its_own_has_no_end_that_is_lost() {
+    let registry = Registry::start();
+    let next = ("Link", "</v2/library/app/tags/list?page=2>; rel=\"next\"".to_owned());
+    registry.put("/v2/library/app/tags/list", &[next], tags(&["c", "a", "b"]).to_string().as_bytes());
+    registry.put_json("/v2/library/app/tags/list?page=2", JSON, &tags(&["f", "d", "e"]));
+    let rig = Rig::hub(&registry, Policy::default());
+    let (mut found, mut target) = (Vec::new(), Some("/v2/docker.io/app/tags/list?n=2".to_owned()));
+    for _ in 0..5 {
+        let Some(asked) = target.take() else { break };
+        let page = rig.list(&asked).await.unwrap();
+        found.extend(page.names("tags"));
+        target = page.next();
+    }
+    assert_eq!((found.join(""), target), ("abcfde".to_owned(), None));
+}
+
+#[tokio::test]
+async fn what_a_client_makes_up_as_last_says_nothing_of_the_list() {
+    for fault in [Fault::Status(404), Fault::Status(403)] {
+        let registry = Registry::start();
+        registry.put_json("/v2/library/app/tags/list", JSON, &tags(&["a"]));
+        registry.fail("junk", fault);
+        let rig = Rig::hub(&registry, Policy::default());
+        assert_eq!(status(rig.list("/v2/docker.io/app/tags/list?last=%3Fjunk").await), 404);
+        assert_eq!(rig.list("/v2/docker.io/app/tags/list").await.unwrap().names("tags"), ["a"]);
+        registry.fail("", Fault::Cut);
+        assert_eq!(rig.list("/v2/docker.io/app/tags/list").await.unwrap().names("tags"), ["a"]);
+    }
+}
+
+#[tokio::test]
+async fn after_the_upstreams_own_no_no_page_of_the_list_is_given_again() {
+    for fault in [Fault::Status(404), Fault::Status(403)] {
+        let clock = HeldClock::new();
+        let registry = Registry::start();
+        registry.put_json("/v2/library/app/tags/list", JSON, &tags(&["a"]));
+        registry.put_json("/v2/library/other/tags/list", JSON, &tags(&["b"]));
+        let policy = Policy::default();
+        let negative_ttl = policy.negative_ttl;
+        let rig = Rig::hub(&registry, policy);
+        let pages = ["/v2/docker.io/app/tags/list", "/v2/docker.io/app/tags/list?n=2&last=0"];
+        for page in pages {
+            assert_eq!(rig.list(page).await.unwrap().names("tags"), ["a"]);
+        }
+        assert_eq!(rig.list("/v2/docker.io/other/tags/list").await.unwrap().names("tags"), ["b"]);
+        clock.pass(limits::LIST_FRESH + TICK).await;
+        registry.fail("/app/", fault);
+        assert_eq!(status(rig.list(pages[0]).await), 404);
+        registry.heal();
+        clock.pass(negative_ttl + TICK).await;
+        registry.fail("", Fault::Cut);
+        for page in pages {
+            assert_eq!(status(rig.list(page).await), 503, "{page} was there once");
+        }
+        let other = rig.list("/v2/docker.io/other/tags/list").await.unwrap();
+        assert_eq!((other.names("tags"), other.header("warning").is_some()), (vec!["b".to_owned()], true));
+    }
 }

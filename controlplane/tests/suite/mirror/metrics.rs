@@ -27,8 +27,12 @@ async fn each_way_to_an_answer_is_counted() {
         "gantry_mirror_revalidations_total{upstream=\"docker.io\",found=\"failed\"} 1",
         "gantry_mirror_links_total{upstream=\"docker.io\",by=\"manifest\"} 1",
         "gantry_mirror_absences_total{upstream=\"docker.io\"} 1",
+        // The client's own.
+        "gantry_upstream_requests_total{upstream=\"docker.io\"} 4",
+        "gantry_upstream_failures_total{upstream=\"docker.io\",why=\"unreachable\"} 1",
+        "gantry_upstream_credentials_rejected_total{upstream=\"docker.io\"} 0",
     ] {
         assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
     }
-    assert!(!text.contains("budget_left"), "it told of none");
+    assert!(!text.contains("budget_left{"), "it told of none");
 }

@@ -1,6 +1,7 @@
 //! What the control plane answers about upstreams; a module per behaviour.
 
 mod concurrency;
+mod defaults;
 mod descriptions;
 mod fetches;
 mod links;

@@ -65,6 +65,37 @@ async fn a_slow_body_is_not_a_stalled_one() {
 }
 
 #[tokio::test]
+async fn a_body_that_crawls_for_longer_than_its_grace_ends_with_a_timeout() {
+    let registry = Registry::start();
+    let (digest, _) = blob(&registry, LENGTH);
+    let upstream = client_with(&registry, |all| {
+        all.timeouts.body_rate_min_bytes = 10_000;
+        all.timeouts.body_rate_grace = Duration::from_millis(300);
+    });
+    registry.script(On::get("/blobs/").times(1), Fault::Slow { bytes_per_s: 1000 });
+    let body = fetch(&upstream, &digest, 0, None).await;
+    assert_eq!(body.broken, Some(Problem::UpstreamTimeout));
+    assert!(!body.bytes.is_empty() && body.bytes.len() < LENGTH);
+}
+
+#[tokio::test]
+async fn what_our_own_limit_takes_is_not_slow() {
+    let registry = Registry::start();
+    let (digest, bytes) = blob(&registry, 200_000);
+    let upstream = client_with(&registry, |all| {
+        // Each gets a quarter of the least, for more than its grace.
+        all.bytes_per_second_max = Some(100_000);
+        all.timeouts.body_rate_min_bytes = 200_000;
+        all.timeouts.body_rate_grace = Duration::from_millis(1500);
+    });
+    let whole = || fetch(&upstream, &digest, 0, None);
+    let (one, other) = tokio::join!(whole(), whole());
+    for body in [one, other] {
+        assert!(body.broken.is_none() && body.bytes == bytes);
+    }
+}
+
+#[tokio::test]
 async fn a_length_that_lies_is_what_is_handed_on() {
     let registry = Registry::start();
     let (digest, bytes) = blob(&registry, LENGTH);

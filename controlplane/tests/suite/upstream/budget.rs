@@ -78,16 +78,6 @@ async fn a_long_refusal_is_told_and_the_upstream_left_alone() {
 }
 
 #[tokio::test]
-async fn a_refusal_without_a_word_is_tried_a_few_times() {
-    let registry = start();
-    let upstream = client_with(&registry, |all| all.timeouts.budget_wait = Duration::from_millis(300));
-    refuse(&registry, On::get("/manifests/"), None);
-    assert!(matches!(pull(&upstream, "latest").await, Err(Failure::BudgetSpent { .. })));
-    let tries = registry.count("GET", "/manifests/");
-    assert!((2..=6).contains(&tries), "{tries}");
-}
-
-#[tokio::test]
 async fn a_second_budget_is_spent_only_if_the_operator_says_so() {
     for spend_all in [false, true] {
         let registry = start();
@@ -102,4 +92,36 @@ async fn a_second_budget_is_spent_only_if_the_operator_says_so() {
         let asked_as_two = registry.seen().iter().any(|seen| seen.target.contains("account=two"));
         assert_eq!(asked_as_two, spend_all);
     }
+}
+
+#[tokio::test]
+async fn who_does_not_want_to_wait_asks_once() {
+    for retry_after in [None, Some("0"), Some("60")] {
+        let registry = start();
+        let upstream = client_with(&registry, |all| all.timeouts.budget_wait = Duration::ZERO);
+        refuse(&registry, On::get("/manifests/"), retry_after);
+        let pulled = pull(&upstream, "latest").await;
+        assert!(matches!(pulled, Err(Failure::BudgetSpent { .. })), "{retry_after:?}: {pulled:?}");
+        assert_eq!(registry.count("GET", "/manifests/"), 1, "{retry_after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_costs_nothing_of_what_hub_counts() {
+    let registry = start();
+    registry.allow_pulls(1);
+    let upstream = client(&registry);
+    assert!(pull(&upstream, "latest").await.unwrap().is_some());
+    for _ in 0..5 {
+        let described = upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await;
+        assert!(described.unwrap().is_some());
+    }
+    let budget = upstream.budget();
+    assert_eq!((budget.limit, budget.remaining, budget.paused_s), (Some(1), Some(0), 0));
+    // It is asked all the same: what was left then may have come back. Then it is believed.
+    for _ in 0..3 {
+        let spent = pull(&upstream, "latest").await;
+        assert!(matches!(spent, Err(Failure::BudgetSpent { retry_after_s: 1..=60 })), "{spent:?}");
+    }
+    assert_eq!([registry.count("GET", "/manifests/"), registry.count("HEAD", "/manifests/")], [2, 5]);
 }

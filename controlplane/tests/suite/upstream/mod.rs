@@ -7,6 +7,7 @@ mod broken_bodies;
 mod budget;
 mod check;
 mod credentials;
+mod defaults;
 mod healing;
 mod http2;
 mod lists;

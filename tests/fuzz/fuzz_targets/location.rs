@@ -1,0 +1,4 @@
+//! cargo-fuzz runs `gantry_fuzz::location`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| gantry_fuzz::location(bytes));

@@ -1,0 +1,206 @@
+//! A cache of three blobs, 64 slow readers and nothing but misses: every body is right, the budget is never exceeded, and
+//! afterwards nothing is left open. What is used is read from the volume itself and from the server's own count.
+
+use std::{
+    fs,
+    io::Read,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use ::faults::{Digest, Registry};
+
+use crate::harness::{Server, Volume, has_root, legs, noise, say, setting, wait_for};
+
+use super::rig::{Way, assert_store_is_right, mirror, root};
+
+const REPOSITORY: &str = "library/evicted";
+
+/// Logged for each blob that finds no room.
+const PASSED_THROUGH: &str = "it is passed through";
+
+const BLOB_BYTES: usize = (3 << 20) + 17;
+/// Room for three: it is held in units of 1 MiB.
+const BUDGET_BYTES: u64 = 3 * (4 << 20);
+
+const READERS: usize = 64;
+/// How many blobs are read one after the other, and how many times each: by all readers, so that those who are slower
+/// read on when it is gone; then by fewer, so that more are wanted at a time than have room.
+const ROUNDS: [(usize, usize); 2] = [(12, READERS), (24, READERS / 4)];
+
+/// A reader takes so much, and rests; each third of them longer than the one before.
+const PIECE_BYTES: usize = 128 * 1024;
+const REST: Duration = Duration::from_millis(15);
+
+/// What comes to the volume beside bytes of blobs: directories, records of fills, the journal of the cache.
+const BESIDE_BYTES: u64 = 1 << 20;
+
+/// The ring closes its duplicate of a descriptor some time after the operation was answered, and the bytes of a file
+/// without a name go then: on the volume there may be more than is counted for as long as a core is busy with others.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+struct There {
+    registry: Registry,
+    blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+impl There {
+    fn new() -> There {
+        let registry = Registry::start();
+        let count: usize = ROUNDS.iter().map(|(blobs, _)| blobs).sum();
+        let blobs = (0..count).map(|number| {
+            let bytes = noise(number as u64, BLOB_BYTES);
+            (registry.push_blob(REPOSITORY, bytes.clone()), bytes)
+        });
+        There { blobs: blobs.collect(), registry }
+    }
+
+    /// A GET of a blob, a piece at a time.
+    fn read_slowly(&self, server: &Server, blob: usize, rest: Duration) {
+        let (digest, bytes) = &self.blobs[blob];
+        let mut client = server.client();
+        let target = Way::Prefix.target(REPOSITORY, &format!("blobs/{digest}"));
+        let request = client.request("GET", target).to_bytes();
+        client.send_bytes(&request);
+        let stream = client.stream();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout above zero");
+        let (mut got, mut head_bytes) = (Vec::new(), None);
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let length = stream.read(&mut piece).unwrap_or_else(|error| panic!("{digest}: {error}"));
+            assert!(length > 0, "{digest} was cut at {} of {BLOB_BYTES} bytes", got.len());
+            got.extend_from_slice(&piece[..length]);
+            if head_bytes.is_none()
+                && let Some(end) = got.windows(4).position(|four| four == b"\r\n\r\n")
+            {
+                let head = String::from_utf8_lossy(&got[..end]);
+                assert!(head.starts_with("HTTP/1.1 200 "), "{digest}: {head}");
+                assert!(head.contains(&format!("Content-Length: {BLOB_BYTES}")), "{digest}: {head}");
+                head_bytes = Some(end + 4);
+            }
+            if head_bytes.is_some_and(|head_bytes| got.len() >= head_bytes + BLOB_BYTES) {
+                break;
+            }
+            thread::sleep(rest);
+        }
+        let head_bytes = head_bytes.expect("it was read");
+        assert!(got[head_bytes..] == bytes[..], "{digest}: other bytes");
+    }
+}
+
+/// Which blob is read, each time.
+fn reads() -> Vec<usize> {
+    let (mut reads, mut first) = (Vec::new(), 0);
+    for (blobs, times) in ROUNDS {
+        reads.extend((0..blobs * times).map(|read| first + read / times));
+        first += blobs;
+    }
+    reads
+}
+
+/// Looks again and again until `ended`, and gives the most that was seen and how often it was looked. Fails when it is
+/// more than `most_bytes` for longer than `may_last`.
+fn watch(
+    what: &str,
+    ended: &AtomicBool,
+    (most_bytes, may_last): (u64, Duration),
+    look: impl Fn() -> u64,
+) -> (u64, usize) {
+    let (mut most, mut looks, mut last_good) = (0, 0, Instant::now());
+    while !ended.load(Ordering::Acquire) {
+        let bytes = look();
+        most = most.max(bytes);
+        looks += 1;
+        if bytes <= most_bytes {
+            last_good = Instant::now();
+        } else {
+            assert!(last_good.elapsed() <= may_last, "{bytes} bytes are {what}, of {most_bytes}");
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    (most, looks)
+}
+
+/// The length of all that has a name.
+fn linked_bytes(server: &Server) -> u64 {
+    let blobs = fs::read_dir(server.data_dir().join("blobs/sha256")).expect("it is there").flatten();
+    // Evicted between the list and the look.
+    blobs.filter_map(|blob| blob.metadata().ok()).map(|found| found.len()).sum()
+}
+
+legs! {
+    fn slow_readers_and_constant_misses_keep_to_the_budget(leg) {
+        if !has_root() {
+            return;
+        }
+        let there = There::new();
+        let volume = Volume::ext4(512);
+        let launch = mirror(leg, &root(&there.registry, "connections = 256"))
+            .set(setting::CACHE_MAX_BYTES, BUDGET_BYTES)
+            .set(setting::RESERVE_BYTES, 1 << 20)
+            .expects_log(PASSED_THROUGH);
+        let server = launch.start_on(&volume.data());
+        // With the metadata and its log, which has its full length from the start.
+        let empty_bytes = volume.used_bytes();
+        let (ended, next, reads) = (AtomicBool::new(false), AtomicUsize::new(0), reads());
+        let on_volume = || volume.used_bytes() - empty_bytes;
+        let counted = || server.metric("gantry_store_budget_used_bytes") as u64;
+        let (counted_most, volume_most) = thread::scope(|scope| {
+            let (ended, next, reads) = (&ended, &next, &reads);
+            let watching = scope.spawn(move || watch("counted", ended, (BUDGET_BYTES, Duration::ZERO), counted));
+
+            let watching_volume =
+                scope.spawn(move || watch("on the volume", ended, (BUDGET_BYTES + BESIDE_BYTES, CLOSE_TIME), on_volume));
+            let readers: Vec<_> = (0..READERS)
+                .map(|reader| {
+                    let (there, server) = (&there, &server);
+                    scope.spawn(move || {
+                        let rest = REST * (1 + reader as u32 % 3);
+                        while let Some(blob) = reads.get(next.fetch_add(1, Ordering::AcqRel)) {
+                            there.read_slowly(server, *blob, rest);
+                        }
+                    })
+                })
+                .collect();
+            let wrong = readers.into_iter().filter_map(|reader| reader.join().err()).count();
+            ended.store(true, Ordering::Release);
+            let most = (watching.join(), watching_volume.join());
+            assert_eq!(wrong, 0, "readers that did not get what they asked for");
+            (most.0.expect("the budget was kept"), most.1.expect("the budget was kept on the volume"))
+        });
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        say(&format!(
+            "eviction: on {}, of {} MiB: {:.1} counted ({} looks), {:.1} on the volume ({} looks); {} hits, {} evictions, \
+             {} passed through",
+            leg.name(),
+            BUDGET_BYTES >> 20,
+            mib(counted_most.0),
+            counted_most.1,
+            mib(volume_most.0),
+            volume_most.1,
+            server.metric("gantry_fill_hits_total"),
+            server.metric("gantry_store_evictions_total"),
+            server.metric("gantry_fill_passes_total"),
+        ));
+        assert!(counted_most.0 > BUDGET_BYTES / 2, "the budget was of use");
+        assert!(server.metric("gantry_store_evictions_total") > 0.0);
+
+        wait_for("nothing is left open", || {
+            server.metric("gantry_fill_running") == 0.0 && server.deleted_files_open().is_empty()
+        });
+        wait_for("what is counted is there", || {
+            counted() == linked_bytes(&server)
+        });
+        // As if nothing had been.
+        there.registry.forget();
+        for came in ["fill", "hit"] {
+            let target = Way::Prefix.target(REPOSITORY, &format!("blobs/{}", there.blobs[0].0));
+            let got = server.client().get(target).expect(200);
+            assert_eq!(got.header("gantry-cache"), came);
+            assert!(got.body == there.blobs[0].1);
+            wait_for("it has its name", || server.blob_file(there.blobs[0].0).exists());
+        }
+        assert_store_is_right(&server);
+    }
+}
