@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{CONFIG_VARIABLE, Mistake, RawConfig};
+use crate::{
+    cache::args::CacheCommand,
+    config::{CONFIG_VARIABLE, Mistake, RawConfig},
+};
 
 /// A container registry whose data plane is built like a storage engine.
 #[derive(Debug, Parser)]
@@ -37,6 +40,9 @@ pub enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Look after the blobs that a running registry has of its upstreams
+    #[command(subcommand, arg_required_else_help = true)]
+    Cache(CacheCommand),
     /// Look at disk, I/O, limits and upstreams, and say what is to be done; exit status 1 if anything is
     #[command(after_help = PRECEDENCE)]
     Doctor {
@@ -118,6 +124,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Nothing but the file that was named, if one was.
+    pub fn of_file(config: Option<PathBuf>) -> Options {
+        Options { config, ..Options::default() }
+    }
+
     /// These, above the variables, above the file that either of them names.
     ///
     /// Errors: the file can't be read or is not TOML, or a variable is not UTF-8.

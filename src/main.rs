@@ -1,6 +1,7 @@
 //! `gantry`: one binary, its commands, and their exit status (0 done, 1 not done, 2 not understood).
 
 mod args;
+mod cache;
 mod config;
 mod data;
 mod doctor;
@@ -16,6 +17,7 @@ use std::{env, fmt, io::Write, path::Path, process::ExitCode};
 use clap::Parser;
 
 use args::{Cli, Command, ConfigCommand, Options};
+use cache::CacheFailure;
 use config::{Config, Mistake, RawConfig};
 use doctor::Finding;
 use mirror_config::NoMirror;
@@ -26,6 +28,7 @@ enum Failure {
     Mistakes(Vec<Mistake>),
     Start(StartError),
     Mirror(NoMirror),
+    Cache(CacheFailure),
     /// The doctor has said what is to be done.
     Unwell,
 }
@@ -41,8 +44,15 @@ impl fmt::Display for Failure {
             }
             Failure::Start(error) => write!(f, "gantry: {error}"),
             Failure::Mirror(error) => write!(f, "gantry: {error}"),
+            Failure::Cache(error) => write!(f, "gantry: {error}"),
             Failure::Unwell => f.write_str("gantry: something is to be done"),
         }
+    }
+}
+
+impl From<CacheFailure> for Failure {
+    fn from(failure: CacheFailure) -> Failure {
+        Failure::Cache(failure)
     }
 }
 
@@ -74,6 +84,10 @@ fn run(command: Command) -> Result<(), Failure> {
                 eprintln!("gantry: note: {remark}");
             }
             Ok(())
+        }
+        Command::Cache(command) => {
+            let options = Options::of_file(command.reach().config.clone());
+            cache::run(command, || effective(options).map(|config| config.listen))
         }
         Command::Doctor { clear_disk_error: true, options } => {
             let done = start::clear_disk_error(&effective(options)?).map_err(Failure::Start)?;

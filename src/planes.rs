@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use control::{Control, Epochs, Refusal, Writes};
+use control::{Cache, Control, Epochs, Refusal, Writes};
 use controlplane::{
     Fixed,
     upstream::{Complete, UpstreamSettings},
@@ -21,6 +21,10 @@ const _: () = {
     assert!(control::QUESTIONS_AT_ONCE <= limits::QUESTIONS_MAX);
     assert!(control::FORWARDS_AT_ONCE <= limits::FORWARDS_MAX);
     assert!(control::REFERRERS_BYTES <= limits::MANIFEST_BYTES_MAX);
+    // What is asked of the cache is answered, but for a flood of it.
+    assert!(control::FILLS_BEHIND <= limits::CACHE_FILLS_MAX);
+    assert!(control::CACHE_DIGESTS <= limits::CACHE_DIGESTS_MAX);
+    assert!(control::CACHE_PAGE as usize <= limits::CACHE_PAGE_ENTRIES_MAX);
     // A transaction takes any manifest.
     assert!(limits::MANIFEST_BYTES_MAX <= control::BATCH_BYTES);
 };
@@ -49,18 +53,22 @@ impl Planes {
         let runtime = control_runtime(config.cores).map_err(|error| error.to_string())?;
         let writes = Arc::new(writes(data.path())?);
         let epochs = Arc::new(Epochs::new(limits::EPOCH_SLOTS));
+        let (cache, cache_asks) = Cache::lane(limits::CACHE_ASKS_MAX);
         let options = controlplane::Options {
             missing_references: config.missing_references,
             writes: writes.clone(),
             epochs: epochs.clone(),
             mirror: mirror_settings(config),
+            cache,
         };
         let plane = controlplane::open_with_faults(data.path(), options, faults)
             .map_err(|error| error.to_string())?;
         let (control, lanes) = Control::lanes(limits::QUESTIONS_MAX, limits::FORWARDS_MAX);
         let failed: dataplane::Failed = Arc::new(move |why| stop.fail(why));
-        let pinned = pinned(config);
-        let joints = Joints { control, epochs, writes, failed, pinned, faults: Faults::none() };
+        let pins = plane.pins();
+        let pinned: dataplane::Pinned = Arc::new(move |origin| pins.has(origin));
+        let faults = Faults::none();
+        let joints = Joints { control, epochs, writes, failed, cache: cache_asks, pinned, faults };
         let mut home = |digests: Vec<oci::Digest>| {
             plane.home_blocking(&digests).map_err(|error| {
                 tracing::error!(error = error.message(), "the metadata can't be read");
@@ -128,18 +136,6 @@ fn writes(data: &Path) -> Result<Writes, String> {
     Ok(writes)
 }
 
-/// Whether a repository of an upstream, by its name here, is one of those whose blobs are kept.
-fn pinned(config: &Config) -> dataplane::Pinned {
-    let prefixes: Vec<Box<str>> =
-        config.namespaces.iter().map(|namespace| namespace.prefix.clone()).collect();
-    let patterns = config.cache.pin.clone();
-    Arc::new(move |origin| {
-        let Some(prefix) = prefixes.get(usize::from(origin.upstream)) else { return false };
-        let name = format!("{prefix}/{}", origin.repository);
-        patterns.iter().any(|pattern| pattern.matches(&name))
-    })
-}
-
 /// The data plane's part of the configuration.
 fn data_settings(config: &Config, data: &DataDirectory) -> dataplane::Settings {
     dataplane::Settings {
@@ -165,6 +161,7 @@ fn mirror_settings(config: &Config) -> controlplane::MirrorSettings {
         upstreams: config.upstreams.clone(),
         namespaces: config.namespaces.clone(),
         local_only: config.local_only.clone(),
+        pinned: config.cache.pin.clone(),
         manifests_bytes_max: Some(config.cache.manifests_max_bytes),
     }
 }

@@ -32,9 +32,9 @@ pub(crate) async fn answer_all<M: Metadata>(forwards: Forwards<M>, mut lane: Lan
         while answering.try_join_next().is_some() {}
         let forwards = Arc::clone(&forwards);
         answering.spawn(async move {
-            let Forward { endpoint, method, target, body, principal: _, answer } = forward;
+            let Forward { endpoint, method, target, body, principal: _, caller, answer } = forward;
             let reply = match endpoint {
-                Endpoint::Fixed => forwards.api.answer(method, target, body).await,
+                Endpoint::Fixed => forwards.api.answer(method, target, body, caller.as_ref()).await,
                 endpoint => forwards.list(endpoint, &target, &mut turn).await,
             };
             // Whoever asked may have hung up.

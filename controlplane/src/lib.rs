@@ -24,7 +24,7 @@ pub mod upstream;
 use std::path::Path;
 use std::sync::Arc;
 
-use control::{Epochs, Lanes, Writes};
+use control::{Cache, Epochs, Lanes, Writes};
 use oci::{Digest, Problem};
 use tokio::sync::Semaphore;
 
@@ -34,10 +34,11 @@ pub use metadata::sqlite::OpenError;
 #[doc(hidden)]
 pub use metadata::sqlite::{CommitFault, Faults};
 pub use metrics::{Counts, Metrics};
-pub use mirror::{Glob, GlobError, MirrorError, MirrorSettings};
+pub use mirror::{Glob, GlobError, MirrorError, MirrorSettings, Pins};
 
 use api::Api;
 use forwards::Forwards;
+use metadata::Mirrored as _;
 use metadata::sqlite::{Sqlite, WriterThread};
 use mirror::{Mirror, Sites};
 use questions::Questions;
@@ -52,6 +53,8 @@ pub struct Options {
     pub epochs: Arc<Epochs>,
     /// Of which registries it is a mirror; the default is of none.
     pub mirror: MirrorSettings,
+    /// Who has the blobs of upstreams.
+    pub cache: Cache,
 }
 
 /// The control plane of one data directory, open and not yet answering.
@@ -61,6 +64,8 @@ pub struct ControlPlane {
     writes: Arc<Writes>,
     missing_references: MissingReferences,
     sites: Sites,
+    cache: Cache,
+    pins: Arc<Pins>,
 }
 
 /// Opens the metadata in `dir`, which exists and which nobody else has open; makes it if there is none, and
@@ -74,12 +79,15 @@ pub fn open(dir: &Path, options: Options) -> Result<ControlPlane, OpenError> {
 /// [`open`] with a disk that fails when told to, for tests.
 #[doc(hidden)]
 pub fn open_with_faults(dir: &Path, options: Options, faults: Faults) -> Result<ControlPlane, OpenError> {
-    let Options { missing_references, writes, epochs, mirror } = options;
-    let sites = Sites::new(mirror).map_err(OpenError::Mirror)?;
+    let Options { missing_references, writes, epochs, mirror, cache } = options;
+    let mut sites = Sites::new(mirror).map_err(OpenError::Mirror)?;
     let metrics = Metrics::with(sites.metrics());
     let (names, sources) = (sites.names(), sites.sources());
     let (sqlite, writer) = Sqlite::open(dir, Arc::clone(&writes), epochs, names, &sources, metrics, faults)?;
-    Ok(ControlPlane { metadata: Arc::new(sqlite), writer, writes, missing_references, sites })
+    let added = sqlite.pins_blocking().map_err(|_logged| OpenError::NotOurs)?;
+    let pins = sites.pins(&added);
+    let metadata = Arc::new(sqlite);
+    Ok(ControlPlane { metadata, writer, writes, missing_references, sites, cache, pins })
 }
 
 impl ControlPlane {
@@ -87,6 +95,11 @@ impl ControlPlane {
     /// runs yet; blocks.
     pub fn home_blocking(&self, digests: &[Digest]) -> Result<Vec<Option<u64>>, Problem> {
         self.metadata.home_blocking(digests)
+    }
+
+    /// Which blobs of upstreams stay; it changes while this runs.
+    pub fn pins(&self) -> Arc<Pins> {
+        Arc::clone(&self.pins)
     }
 
     /// The counters of the metadata writer; they outlive the control plane.
@@ -98,12 +111,16 @@ impl ControlPlane {
     /// what was asked is still answered, touches are written, the write-ahead log is emptied and the file
     /// closed. Wants a tokio runtime with blocking threads; a dropped future answers nobody any more.
     pub async fn run(self, lanes: Lanes, fixed: Fixed) {
-        let ControlPlane { metadata, writer, writes, missing_references, sites } = self;
+        let ControlPlane { metadata, writer, writes, missing_references, sites, cache, pins } = self;
         let parses = Arc::new(Semaphore::new(limits::PARSES_AT_ONCE));
         let mirror = (!sites.is_empty()).then(|| {
             let opened_at = metadata.opened_at();
-            Arc::new(Mirror::new(sites, Arc::clone(&metadata), Arc::clone(&parses), opened_at))
+            let kept = (cache, pins);
+            Arc::new(Mirror::new(sites, Arc::clone(&metadata), Arc::clone(&parses), opened_at, kept))
         });
+        if let Some(mirror) = &mirror {
+            mirror.follow_pins_behind();
+        }
         let questions = Questions {
             metadata: Arc::clone(&metadata),
             mirror: mirror.clone(),
@@ -111,7 +128,8 @@ impl ControlPlane {
             missing_references,
             parses,
         };
-        let answers = Forwards { metadata, mirror, api: Api::new(fixed) };
+        let api = Api::new(fixed, mirror.clone());
+        let answers = Forwards { metadata, mirror, api };
         let Lanes { questions: asks, forwards } = lanes;
         tokio::join!(questions::answer_all(questions, asks), forwards::answer_all(answers, forwards));
         // Nobody holds the metadata any more, so the writer ends.

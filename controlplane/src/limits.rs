@@ -67,6 +67,30 @@ pub const BEHIND_AT_ONCE: usize = 32;
 /// Kept manifests of all upstreams, with what hangs on them, unless an operator says otherwise.
 pub const MIRRORED_BYTES: u64 = 1 << 30;
 
+/// Patterns that are pinned while it runs, beside those of the configuration.
+pub const PINS: usize = 256;
+
+/// Images that are being warmed, or were not long ago, whose progress can be asked for.
+pub const WARMS_KEPT: usize = 64;
+
+/// Platforms that are named for one image.
+pub const WARM_PLATFORMS: usize = 32;
+
+/// Manifests of one image, its platforms' and what they name in turn.
+pub const WARM_MANIFESTS: usize = 256;
+
+/// Things that were not to be had, told of one image; others are counted.
+pub const WARM_PROBLEMS: usize = 8;
+
+/// Indexes whose platforms are fetched ahead, running and waiting; another one is left for its next client.
+pub const PREFETCHES: usize = 64;
+
+/// Indexes that were fetched ahead not long ago, and are not looked at again.
+pub const PREFETCHED: u64 = 4_096;
+
+/// Bytes of a request to `/api/v1`.
+pub const API_BODY_BYTES: usize = 64 << 10;
+
 /// How long an upstream's permission for a blob holds.
 pub const GRANT_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
@@ -161,6 +185,48 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// When a client is told to come again whose upstream can't be reached.
 pub const UPSTREAM_RETRY_AFTER_S: u32 = 5;
 
+/// Manifests of a repository that are forgotten in one transaction.
+pub const FORGOTTEN_AT_ONCE: usize = 16;
+
+/// What they name, after which no further one is taken into it.
+pub const FORGOTTEN_TARGETS: usize = 4_096;
+
+/// Images that are warmed at the same time; others wait.
+pub const WARMS_AT_ONCE: usize = 2;
+
+/// Blobs of one image that are fetched at the same time.
+pub const WARM_BLOBS_AT_ONCE: usize = 4;
+
+/// Indexes that are fetched ahead at the same time.
+pub const PREFETCHES_AT_ONCE: usize = 2;
+
+/// Blobs of one such image that are fetched at the same time.
+pub const PREFETCH_BLOBS_AT_ONCE: usize = 2;
+
+/// How long an index that was fetched ahead is not looked at again.
+pub const PREFETCHED_FOR: Duration = Duration::from_secs(3600);
+
+/// How long one index may be fetched ahead, waiting for clients included.
+pub const PREFETCH_TIME: Duration = Duration::from_secs(6 * 3600);
+
+/// A warming that nobody asks after for so long is given up.
+pub const WARM_UNWATCHED: Duration = Duration::from_secs(30);
+
+/// How long the end of a warming can be asked for.
+pub const WARM_KEPT_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// Digests that the cache is asked about at a time.
+pub const CACHE_DIGESTS: usize = 64;
+
+/// Entries in a page of the cache's list.
+pub const CACHE_PAGE: u32 = 1_000;
+
+/// Repositories that are asked whether they are pinned, of those that name a blob.
+pub const PINNING_REPOSITORIES: u32 = 1_024;
+
+/// Repositories that are named for one entry of it.
+pub const CACHE_REPOSITORIES: u32 = 4;
+
 /// How long a page of an upstream's list is given again without asking.
 pub const LIST_FRESH: Duration = Duration::from_secs(10);
 
@@ -222,3 +288,7 @@ const _: () =
 const _: () = assert!(CHANGES_WAITING >= QUESTIONS_AT_ONCE, "a question never finds the writer's queue full");
 const _: () = assert!(TOUCHES_A_BATCH <= TOUCHES_WAKE && TOUCHES_WAKE < TOUCHES);
 const _: () = assert!(WAL_KEEP_BYTES < WAL_CHECKPOINT_BYTES && WAL_RESERVED_BYTES < WAL_ALARM_BYTES);
+
+/// Fills that are wanted for no client, at the same time.
+pub const FILLS_BEHIND: usize =
+    WARMS_AT_ONCE * WARM_BLOBS_AT_ONCE + PREFETCHES_AT_ONCE * PREFETCH_BLOBS_AT_ONCE;

@@ -178,10 +178,13 @@ impl<M: Metadata> Questions<M> {
             return Ok(Some(document));
         }
         let Some(mirror) = &self.mirror else { return Ok(None) };
-        match mirror.source(&repository).await? {
-            None => Ok(None),
-            Some(place) => mirror.within(Box::pin(mirror.manifest(&place, reference, accept, turn))).await,
+        let Some(place) = mirror.source(&repository).await? else { return Ok(None) };
+        let asked = Box::pin(mirror.manifest(&place, reference, accept, turn));
+        let document = mirror.within(asked).await?;
+        if let (Some(document), Reference::Tag(_)) = (&document, reference) {
+            mirror.prefetch(&place, document);
         }
+        Ok(document)
     }
 
     async fn describe(

@@ -124,6 +124,18 @@ pub const SYNCFS_MEMBERS_MIN: usize = 8;
 pub const CACHE_ENTRIES_MAX: usize = 2 * 1024 * 1024;
 /// Digests that commits and mounts in flight have pinned at the same time; more is 503.
 pub const CACHE_PINS_MAX: usize = 64 * 1024;
+/// Numbers of entries that are looked at for one page of the cache's list, so that nobody waits for it.
+pub const CACHE_PAGE_LOOKS_MAX: u64 = 4096;
+/// Entries in one page of the cache's list.
+pub const CACHE_PAGE_ENTRIES_MAX: usize = 1000;
+/// What the control plane asks of the cache that waits; more is 503.
+pub const CACHE_ASKS_MAX: usize = 256;
+/// Fills that are wanted for no client, at the same time; more is 503.
+pub const CACHE_FILLS_MAX: usize = 16;
+/// Digests that one question about the cache names; more is 400.
+pub const CACHE_DIGESTS_MAX: usize = 64;
+/// Purges that wait for the keeper; more is 503.
+pub const PURGES_WAITING_MAX: usize = 64;
 /// Entries that are looked at to choose what is evicted; uses count in the first half of them.
 pub const CACHE_VICTIM_LOOKS_MAX: usize = 4096;
 /// What the cache's index keeps in memory for its journal; more is dropped, and the next write is a snapshot.
@@ -208,6 +220,10 @@ pub const PROBE_BYTES: u64 = 4096;
 pub const FILL_RESUME_PAUSE: Duration = Duration::from_millis(100);
 /// A verified fill gets its name with the next push, or after this long.
 pub const FILLED_WAIT_TIME: Duration = Duration::from_secs(5);
+/// Who waits for the names of blobs waits no longer: by then they have them, or won't.
+pub const SETTLE_TIME: Duration = Duration::from_secs(30);
+/// How long a fill that gives way to clients waits before it looks for them again.
+pub const GIVE_WAY_PAUSE: Duration = Duration::from_millis(100);
 /// Threads for what blocks: names, space, and the disk of the epoll leg.
 pub const POOL_THREADS: usize = 4;
 /// How long an answer that is under way waits before it asks a full pool again.
@@ -252,6 +268,9 @@ const _: () = {
     assert!(ALLOCATE_ABOVE_BYTES <= ALLOCATE_BYTES);
     assert!(UPLOAD_FILES_KEPT_MAX <= UPLOAD_SESSIONS_MAX && EXPIRED_A_JOB <= UPLOAD_SESSIONS_MAX);
     assert!(SYNCFS_MEMBERS_MIN <= BATCH_MEMBERS_MAX && BATCH_MEMBERS_MAX <= COMMITS_WAITING_MAX);
+    assert!(CACHE_PAGE_ENTRIES_MAX as u64 <= CACHE_PAGE_LOOKS_MAX && CACHE_FILLS_MAX < FILLS_MAX);
+    // The keeper is not held for long by one of them.
+    assert!(CACHE_DIGESTS_MAX <= BATCH_MEMBERS_MAX);
     // Every commit that waits can hold its pin.
     assert!(COMMITS_WAITING_MAX <= CACHE_PINS_MAX);
     assert!(CACHE_PROMOTION_USES <= CACHE_USES_MAX && CACHE_GHOST_MIN >= 1 && CACHE_SMALL_PERCENT < 100);

@@ -11,14 +11,14 @@ use std::{
     time::Duration,
 };
 
-use control::{Control, CoreHealth, Epochs, Health, Origin, Writes, WritesHealth};
+use control::{CacheAsk, Control, CoreHealth, Epochs, Health, Lane, Origin, Writes, WritesHealth};
 use oci::{Digest, Problem};
 use tokio::sync::mpsc;
 
 use crate::{
     IoChoice, Settings,
     access::{self, AccessLog, AccessThread},
-    core::{Connection, Core, Parts, connection},
+    core::{Connection, Core, Parts, connection, errands},
     fill::Fills,
     http::{HttpDate, Lines},
     io::{
@@ -114,6 +114,8 @@ pub struct Joints {
     pub writes: Arc<Writes>,
     /// Told, in a sentence, when a thread ended that the process can't do without.
     pub failed: Failed,
+    /// What is asked of the cache.
+    pub cache: Lane<CacheAsk>,
     /// Whether blobs that come from there are kept whatever room is lacking.
     pub pinned: Pinned,
     /// A record of disk calls, and failures on demand; `Faults::none()` in a server.
@@ -167,6 +169,7 @@ pub fn start(
     let counters = metrics.cores().to_vec();
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
+    let mut asks = Some(joints.cache);
     for ((index, access), counters) in logs.into_iter().enumerate().zip(&counters) {
         let (mailbox, inbox) = mpsc::channel(MAILBOX_SOCKETS_MAX);
         let parts = Parts {
@@ -181,9 +184,13 @@ pub fn start(
             access,
         };
         let alarm = Alarm { thread: "core", failed: joints.failed.clone() };
+        let asks = asks.take();
         let thread = spawn_core(index, driver, pool.clone(), move |io| async move {
             let _alarm = alarm;
-            serve(Core::new(io.clone(), parts), io, inbox).await;
+            let core = Core::new(io.clone(), parts);
+            // One core is enough for what no client waits for.
+            asks.into_iter().for_each(|asks| io.spawn(errands(core.clone(), asks)));
+            serve(core, io, inbox).await;
         });
         threads.push(thread.map_err(StartError::Thread)?);
         mailboxes.push(mailbox);
@@ -441,6 +448,7 @@ fn render_store(counters: &StoreCounters, out: &mut String) {
         ("volume_fsyncs", "counter", "syncfs calls on the volume.", &counters.volume_syncs),
         ("directory_fsyncs", "counter", "fsync calls on a directory.", &counters.directory_syncs),
         ("evictions", "counter", "Blobs of upstreams that went for others.", &counters.evictions),
+        ("purges", "counter", "Blobs of upstreams that an operator had go.", &counters.purges),
         ("cached_blobs", "gauge", "Blobs of upstreams that are here.", &counters.cached_blobs),
         ("cached_bytes", "gauge", "Bytes of blobs of upstreams.", &counters.cached_bytes),
         (
@@ -469,6 +477,7 @@ fn render_store(counters: &StoreCounters, out: &mut String) {
              gantry_store_{name}{total} {value}\n"
         ));
     }
+    counters.evicted_ages.render(out);
 }
 
 #[cfg(test)]

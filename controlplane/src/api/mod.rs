@@ -1,6 +1,9 @@
-//! The fixed paths outside `/v2/`: health, metrics, a greeting.
+//! The fixed paths outside `/v2/`: health, metrics, a greeting; and `/api/v1`, which is for loopback alone.
 //!
 //! axum routes them, called as a service: no client's socket is ever its own.
+
+mod access;
+mod cache;
 
 use std::sync::Arc;
 
@@ -10,11 +13,15 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use control::{Health, Reply};
+use control::{Caller, Health, Reply};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use oci::{Method, Problem};
+use serde_json::json;
 use tower_service::Service;
+
+use crate::metadata::Metadata;
+use crate::mirror::Mirror;
 
 /// What the fixed paths show, asked anew for every request.
 #[derive(Clone)]
@@ -25,6 +32,8 @@ pub struct Fixed {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
+/// Paths below this are looked at by who asks.
+const OPERATORS: &str = "/api/";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,7 +50,9 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) fn new(fixed: Fixed) -> Api {
+    /// `mirror`: `None` where there are no upstreams, and so nothing below `/api/v1/cache`.
+    pub(crate) fn new<M: Metadata>(fixed: Fixed, mirror: Option<Arc<Mirror<M>>>) -> Api {
+        let operators = mirror.map(cache::routes).unwrap_or_default();
         let router = Router::new()
             .route("/", get(async || typed(StatusCode::OK, TEXT, GREETING)))
             .route("/livez", get(async || typed(StatusCode::OK, TEXT, "alive\n")))
@@ -51,12 +62,25 @@ impl Api {
             .route("/metrics", get(metrics))
             .method_not_allowed_fallback(async || problem(&Problem::MethodNotAllowed { allow: GET }))
             .fallback(async || problem(&Problem::NotFound))
-            .with_state(fixed);
+            .with_state(fixed)
+            .nest("/api/v1/cache", operators);
         Api { router }
     }
 
     /// Answers a request whose target is none of `/v2/`.
-    pub(crate) async fn answer(&self, sent: Method, target: String, body: Bytes) -> Result<Reply, Problem> {
+    pub(crate) async fn answer(
+        &self,
+        sent: Method,
+        target: String,
+        body: Bytes,
+        caller: Option<&Caller>,
+    ) -> Result<Reply, Problem> {
+        if target.starts_with(OPERATORS)
+            && let Some(why) = access::refusal(caller)
+        {
+            let body = json!({ "errors": [{ "code": "DENIED", "message": why, "detail": null }] });
+            return Ok(Reply::whole(403, JSON, body.to_string()));
+        }
         let request = Request::builder()
             .method(method(sent))
             .uri(target)

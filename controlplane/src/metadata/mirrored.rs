@@ -49,6 +49,34 @@ pub(crate) trait Mirrored: Send + Sync + 'static {
         page: Page,
     ) -> impl Future<Output = Result<Option<Listed>, Problem>> + Send;
 
+    /// At most `page.limit` repositories of which something is kept, after `page.after`, bytewise ascending.
+    fn mirrored_repositories(&self, page: Page) -> impl Future<Output = Result<Listed, Problem>> + Send;
+
+    /// At most `most` of what kept manifests of the repository name, after `after`, in an order that never changes.
+    fn mirrored_targets(
+        &self,
+        repository: RepositoryName,
+        after: Option<Digest>,
+        most: u32,
+    ) -> impl Future<Output = Result<Vec<Digest>, Problem>> + Send;
+
+    /// For each of these, in order, at most `most` repositories with a kept manifest that names it.
+    fn named_by(
+        &self,
+        digests: Vec<Digest>,
+        most: u32,
+    ) -> impl Future<Output = Result<Vec<Vec<String>>, Problem>> + Send;
+
+    /// Forgets some manifests of the repository, with their tags, and takes what cores remember of it away. Gives what
+    /// they named and no other kept manifest names. `None`: nothing was kept of it.
+    fn forget(
+        &self,
+        repository: RepositoryName,
+    ) -> impl Future<Output = Result<Option<Vec<Digest>>, Problem>> + Send;
+
+    /// The patterns that were pinned here, in the order of their text. For the start; blocks.
+    fn pins_blocking(&self) -> Result<Vec<String>, Problem>;
+
     /// Keeps something. A tag that moves or goes takes what cores remember of the repository away. `false`: what the
     /// change is about is not kept (any more).
     fn keep(&self, keep: Box<Keep>) -> impl Future<Output = Result<bool, Problem>> + Send;
@@ -93,6 +121,14 @@ pub(crate) enum Keep {
     NoTag {
         repository: RepositoryName,
         tag: Tag,
+    },
+    /// Blobs of repositories that match stay, until that is taken back.
+    Pin {
+        pattern: String,
+    },
+    /// They don't, for this pattern's sake.
+    Unpin {
+        pattern: String,
     },
     /// It was asked for.
     Used {

@@ -11,23 +11,29 @@ use crate::limits;
 /// The tasks; none any more once they are closed.
 #[derive(Debug)]
 pub(super) struct Behind {
+    most: usize,
     // A mutex, because answers are given on any thread; it is held to add one or to take all.
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
 impl Default for Behind {
     fn default() -> Behind {
-        Behind { tasks: Mutex::new(Some(JoinSet::new())) }
+        Behind::of(limits::BEHIND_AT_ONCE)
     }
 }
 
 impl Behind {
+    /// So many at most.
+    pub(super) fn of(most: usize) -> Behind {
+        Behind { most, tasks: Mutex::new(Some(JoinSet::new())) }
+    }
+
     /// Begins `task`, unless too much is being done already. Whether it was begun.
     pub(super) fn start(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(tasks) = &mut *tasks else { return false };
         while tasks.try_join_next().is_some() {}
-        let has_room = tasks.len() < limits::BEHIND_AT_ONCE;
+        let has_room = tasks.len() < self.most;
         if has_room {
             tasks.spawn(task);
         }

@@ -14,6 +14,7 @@ pub(crate) struct Counts {
     links: [AtomicU64; 4],
     absences: AtomicU64,
     lists: [AtomicU64; 3],
+    prefetches: [AtomicU64; 3],
 }
 
 /// Where the answer to a question came from.
@@ -36,6 +37,15 @@ pub(crate) enum Looked {
     Failed,
 }
 
+/// What became of an index whose platforms were to be fetched ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefetched {
+    Done,
+    Failed,
+    /// Too many wait, or the budget is low.
+    Dropped,
+}
+
 /// Why a blob may be served, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permitted {
@@ -51,6 +61,7 @@ pub(crate) enum Permitted {
 
 const FROM: [&str; 3] = ["kept", "upstream", "stale"];
 const LOOKED: [&str; 4] = ["same", "moved", "gone", "failed"];
+const PREFETCHED: [&str; 3] = ["done", "failed", "dropped"];
 const PERMITTED: [&str; 4] = ["manifest", "remembered", "asked", "no"];
 
 impl Counts {
@@ -71,6 +82,10 @@ impl Counts {
         add(&self.absences);
     }
 
+    pub(super) fn prefetch(&self, became: Prefetched) {
+        add(&self.prefetches[became as usize]);
+    }
+
     pub(super) fn list(&self, from: Answered) {
         add(&self.lists[from as usize]);
     }
@@ -89,7 +104,7 @@ struct Family {
     of: fn(&Counts) -> &[AtomicU64],
 }
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 6] = [
     Family {
         name: "manifests",
         help: "Manifests answered, by where they came from.",
@@ -117,6 +132,13 @@ const FAMILIES: [Family; 5] = [
         label: "from",
         values: &FROM,
         of: |counts| &counts.lists,
+    },
+    Family {
+        name: "prefetches",
+        help: "Indexes whose platforms were to be fetched ahead, by what became of it.",
+        label: "end",
+        values: &PREFETCHED,
+        of: |counts| &counts.prefetches,
     },
     Family {
         name: "absences",
@@ -192,7 +214,7 @@ mod tests {
         ] {
             assert!(out.lines().any(|have| have == line), "{line} is not in\n{out}");
         }
-        assert_eq!(out.matches("_total{").count(), 2 * (3 + 4 + 4 + 3 + 1));
+        assert_eq!(out.matches("_total{").count(), 2 * (3 + 4 + 4 + 3 + 3 + 1));
         let mut none = String::new();
         render(&[], &mut none);
         MirrorMetrics::default().render(&mut none);

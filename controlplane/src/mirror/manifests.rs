@@ -321,7 +321,7 @@ impl<M: Metadata> Mirror<M> {
 
     /// Verifies and keeps what came. What can't be kept is answered all the same, once.
     async fn take(
-        &self,
+        self: &Arc<Self>,
         site: &Site,
         place: &Place,
         asked: Reference,
@@ -338,6 +338,10 @@ impl<M: Metadata> Mirror<M> {
         };
         let (digest, media_type) = (verified.digest, verified.media_type);
         let named: Vec<Digest> = verified.edges.iter().map(|edge| edge.target).collect();
+        let pinned = match self.pins.match_name(place.repository.as_str()) {
+            true => verified.edges.iter().map(|edge| edge.target).collect(),
+            false => Vec::new(),
+        };
         let keep = Keep::Manifest(NewMirrored {
             repository: place.repository,
             digest,
@@ -353,6 +357,7 @@ impl<M: Metadata> Mirror<M> {
             let message = problem.message();
             tracing::warn!(repository = %place.repository, %digest, message, "a manifest could not be kept");
         }
+        self.follow_pins_of(place, pinned);
         site.open(place);
         site.forget_outline(place, asked);
         for reference in [Some(Reference::Digest(digest)), tag.map(Reference::Tag)].into_iter().flatten() {

@@ -11,24 +11,32 @@ mod behind;
 mod clock;
 mod counts;
 mod flights;
+mod gather;
 mod glob;
+mod images;
 mod index;
+mod inventory;
 mod links;
 mod listings;
 mod manifests;
 mod names;
+mod pins;
+mod prefetch;
+mod purge;
 mod referrers;
 mod remembered;
 mod site;
 mod tags;
+mod tally;
 mod verify;
+mod warms;
 
 use std::fmt;
 use std::sync::Arc;
 
-use control::{Description, Document, Link};
+use control::{Cache, Description, Document, Link};
 use oci::{Digest, Namespaces, Problem, Reference, RepositoryName};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::limits;
 use crate::metadata::{Metadata, Source};
@@ -39,7 +47,13 @@ pub(crate) use counts::MirrorMetrics;
 use flights::Flights;
 pub use glob::{Glob, GlobError};
 pub(crate) use names::{Names, Place};
+pub(crate) use pins::Pin;
+pub use pins::Pins;
+use prefetch::Prefetches;
+pub(crate) use purge::Gone;
 use site::Site;
+use warms::Warms;
+pub(crate) use warms::{Stage, Warm};
 
 /// Of which registries this one is a mirror. The default is of none.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +64,8 @@ pub struct MirrorSettings {
     pub namespaces: Arc<Namespaces>,
     /// Names that are never asked of the root mirror.
     pub local_only: Vec<Glob>,
+    /// Repositories whose blobs stay, by their names here.
+    pub pinned: Vec<Glob>,
     /// The most bytes of kept manifests, edges and tags included; `None`: [`limits::MIRRORED_BYTES`].
     pub manifests_bytes_max: Option<u64>,
 }
@@ -97,12 +113,13 @@ impl std::error::Error for MirrorError {}
 pub(crate) struct Sites {
     names: Arc<Names>,
     sites: Vec<Site>,
+    pinned: Vec<Glob>,
     manifests_bytes_max: u64,
 }
 
 impl Sites {
     pub(crate) fn new(settings: MirrorSettings) -> Result<Sites, MirrorError> {
-        let MirrorSettings { upstreams, namespaces, local_only, manifests_bytes_max } = settings;
+        let MirrorSettings { upstreams, namespaces, local_only, pinned, manifests_bytes_max } = settings;
         if upstreams.len() > usize::from(u16::MAX) {
             return Err(MirrorError::TooMany);
         }
@@ -124,7 +141,13 @@ impl Sites {
         });
         let sites = sites.collect::<Result<Vec<Site>, MirrorError>>()?;
         let manifests_bytes_max = manifests_bytes_max.unwrap_or(limits::MIRRORED_BYTES);
-        Ok(Sites { names, sites, manifests_bytes_max })
+        Ok(Sites { names, sites, pinned, manifests_bytes_max })
+    }
+
+    /// The pins: those of the configuration, and these, which were added.
+    pub(crate) fn pins(&mut self, added: &[String]) -> Arc<Pins> {
+        let prefixes = self.names.prefixes().map(Into::into).collect();
+        Arc::new(Pins::new(std::mem::take(&mut self.pinned), added, prefixes))
     }
 
     pub(crate) fn names(&self) -> Arc<Names> {
@@ -165,13 +188,25 @@ pub(crate) struct Mirror<M> {
     links: Flights<(RepositoryName, Digest), Result<Option<Link>, Problem>>,
     lists: Flights<(RepositoryName, String), Result<Option<site::Listing>, Failure>>,
     behind: Behind,
+    cache: Cache,
+    pins: Arc<Pins>,
+    /// Pins change one after the other, with the blobs that follow them.
+    pinning: Mutex<()>,
+    warms: Warms,
+    prefetches: Prefetches,
     closed: watch::Sender<bool>,
 }
 
 impl<M: Metadata> Mirror<M> {
     /// `opened_at` is where the clock goes on from, in milliseconds.
-    pub(crate) fn new(sites: Sites, metadata: Arc<M>, parses: Arc<Semaphore>, opened_at: i64) -> Mirror<M> {
-        let Sites { names, sites, manifests_bytes_max } = sites;
+    pub(crate) fn new(
+        sites: Sites,
+        metadata: Arc<M>,
+        parses: Arc<Semaphore>,
+        opened_at: i64,
+        (cache, pins): (Cache, Arc<Pins>),
+    ) -> Mirror<M> {
+        let Sites { names, sites, pinned: _, manifests_bytes_max } = sites;
         Mirror {
             metadata,
             names,
@@ -184,6 +219,11 @@ impl<M: Metadata> Mirror<M> {
             links: Flights::default(),
             lists: Flights::default(),
             behind: Behind::default(),
+            cache,
+            pins,
+            pinning: Mutex::default(),
+            warms: Warms::default(),
+            prefetches: Prefetches::default(),
             closed: watch::Sender::new(false),
         }
     }
@@ -266,6 +306,8 @@ impl<M: Metadata> Mirror<M> {
     /// Ends what nobody waits for, and answers who waits for an upstream.
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
+        self.warms.close().await;
+        self.prefetches.close().await;
         for site in &self.sites {
             site.behind.close().await;
         }

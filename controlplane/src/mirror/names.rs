@@ -14,7 +14,7 @@ use super::Glob;
 /// The names of all upstreams.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    namespaces: Arc<Namespaces>,
+    pub(super) namespaces: Arc<Namespaces>,
     /// In the order of the configuration.
     prefixes: Vec<Box<str>>,
     root: Option<usize>,

@@ -42,6 +42,13 @@ where
         self.entries.invalidate(key);
     }
 
+    /// Forgets all of a kind. As long as there are entries.
+    pub(super) fn forget_all(&self, is_meant: impl Fn(&K) -> bool) {
+        for (key, _) in self.entries.iter().filter(|(key, _)| is_meant(key)) {
+            self.entries.invalidate(&*key);
+        }
+    }
+
     /// How many there are, once what is too much has gone.
     #[cfg(test)]
     pub(super) fn settled_len(&self) -> u64 {
@@ -67,6 +74,9 @@ mod tests {
         assert_eq!((remembered.get(&1), remembered.get(&2)), (None, Some("two")));
         remembered.forget(&2);
         assert_eq!(remembered.get(&2), None);
+        (1..=4).for_each(|number| remembered.insert(number, "again"));
+        remembered.forget_all(|number| number % 2 == 0);
+        assert_eq!([1, 2, 3, 4].map(|number| remembered.get(&number).is_some()), [true, false, true, false]);
         let nothing = Remembered::new(8, Duration::ZERO);
         nothing.insert(1, ());
         assert_eq!(nothing.get(&1), None);

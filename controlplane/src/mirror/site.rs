@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use control::{Came, Outline};
 use moka::sync::Cache;
-use oci::{Digest, MediaType, Problem, Reference, RepositoryName, Tag};
+use oci::{Digest, MediaType, Platform, Problem, Reference, RepositoryName, Tag};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -82,6 +82,8 @@ pub(super) struct Rules {
     stale_while: Duration,
     stale_max: Duration,
     pub offline: Offline,
+    /// What of an index is fetched ahead.
+    pub platforms: Vec<Platform>,
 }
 
 /// How an answer about a tag may be used.
@@ -113,6 +115,7 @@ impl Rules {
             stale_while: policy.stale_while,
             stale_max: policy.stale_max,
             offline: policy.offline,
+            platforms: policy.platforms.clone(),
         })
     }
 
@@ -240,6 +243,17 @@ impl Site {
 
     pub(super) fn open(&self, place: &Place) {
         self.opened.insert(place.repository, ());
+    }
+
+    /// Nothing is remembered of these repositories, by their names here.
+    pub(super) fn forget(&self, is_meant: &dyn Fn(&str) -> bool) {
+        self.absent.forget_all(|(name, _)| is_meant(name.as_str()));
+        self.granted.forget_all(|(name, _)| is_meant(name.as_str()));
+        self.outlines.forget_all(|(name, _)| is_meant(name.as_str()));
+        self.opened.forget_all(|name| is_meant(name.as_str()));
+        for (key, _) in self.lists.iter().filter(|(key, _)| is_meant(key.0.as_str())) {
+            self.lists.invalidate(&*key);
+        }
     }
 
     pub(super) fn list(&self, place: &Place, query: &str) -> Option<Listing> {

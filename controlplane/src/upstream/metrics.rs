@@ -82,10 +82,13 @@ impl Metrics {
             return;
         }
         type Read = fn(&Counts) -> u64;
-        let families: [(&str, &str, Read); 9] = [
+        if upstreams.is_empty() {
+            return;
+        }
+        // The bytes of blobs are told by the data plane, which has them all.
+        let families: [(&str, &str, Read); 8] = [
             ("requests", "Requests sent to the upstream, and to where it redirected.", |all| all.requests),
             ("redirects", "Redirects followed.", |all| all.redirects),
-            ("fetched_bytes", "Bytes of blobs received from the upstream.", |all| all.bytes),
             ("broken_bodies", "Blobs' bodies that broke off.", |all| all.broken_bodies),
             ("tokens", "Tokens asked for.", |all| all.tokens_asked),
             ("tokens_renewed", "Tokens refused before their time.", |all| all.tokens_renewed),
@@ -97,11 +100,7 @@ impl Metrics {
         ];
         for (name, help, read) in families {
             let family = format!("gantry_upstream_{name}");
-            out.push_str(&format!("# TYPE {family} counter\n"));
-            if name.ends_with("_bytes") {
-                out.push_str(&format!("# UNIT {family} bytes\n"));
-            }
-            out.push_str(&format!("# HELP {family} {help}\n"));
+            out.push_str(&format!("# TYPE {family} counter\n# HELP {family} {help}\n"));
             for (ns, metrics, _) in upstreams {
                 out.push_str(&format!("{family}_total{{upstream=\"{ns}\"}} {}\n", read(&metrics.read())));
             }
@@ -119,6 +118,9 @@ impl Metrics {
             }
         }
         // Absent is unknown, so an upstream that told nothing has no line.
+        if upstreams.iter().all(|(_, _, budget)| budget.remaining.is_none()) {
+            return;
+        }
         out.push_str(
             "# TYPE gantry_upstream_budget_left gauge\n\
              # HELP gantry_upstream_budget_left Pulls that the upstream said are left.\n",
@@ -204,7 +206,6 @@ mod tests {
             "gantry_upstream_requests_total{upstream=\"b\"} 0",
             "gantry_upstream_failures_total{upstream=\"b\",why=\"timed_out\"} 1",
             "gantry_upstream_budget_left{upstream=\"a\"} 7",
-            "# UNIT gantry_upstream_fetched_bytes bytes",
         ] {
             assert!(out.lines().any(|other| other == line), "{line}\n{out}");
         }

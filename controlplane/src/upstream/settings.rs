@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use oci::Platform;
+
 use super::{addresses::AllowPrivate, secret::Secret};
 
 /// One upstream registry, and how it is mirrored. [`UpstreamSettings::new`] gives the defaults.
@@ -136,6 +138,8 @@ pub struct Policy {
     pub offline: Offline,
     /// When what was begun is fetched to its end.
     pub complete: Complete,
+    /// Of an index that a client asks for by a tag, what is fetched ahead.
+    pub platforms: Vec<Platform>,
 }
 
 /// Whether an upstream is asked.
@@ -258,6 +262,7 @@ impl Default for Policy {
             negative_ttl: Duration::from_secs(60),
             offline: Offline::Never,
             complete: Complete::IfTouchedOver(33),
+            platforms: Vec::new(),
         }
     }
 }

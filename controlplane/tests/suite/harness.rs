@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use control::{
-    CommitFailed, Control, CoreHealth, DiskHealth, Document, Epochs, Forward, Health, Link, Manifest,
-    Preconditions, Principal, PushedBlob, Refusal, Reply, StoredManifest, Writes, WritesHealth,
+    Cache, CacheAsk, CommitFailed, Control, CoreHealth, DiskHealth, Document, Epochs, Forward, Health, Lane,
+    Link, Manifest, Preconditions, Principal, PushedBlob, Refusal, Reply, StoredManifest, Writes,
+    WritesHealth,
 };
 use controlplane::{Counts, Faults, Fixed, Metrics, MirrorSettings, MissingReferences, OpenError, Options};
 use oci::{Algorithm, Digest, Endpoint, Method, Problem, Reference, RepositoryName, Tag};
@@ -57,6 +58,8 @@ pub struct Plane {
     pub writes: Arc<Writes>,
     pub faults: Faults,
     pub refusals: Arc<Mutex<Vec<Refusal>>>,
+    /// What it asks of the cache. Nobody answers unless a test does.
+    pub cache_asks: Option<Lane<CacheAsk>>,
     metrics: Arc<Metrics>,
     running: JoinHandle<()>,
 }
@@ -111,8 +114,14 @@ impl Plane {
         let told = Arc::clone(&refusals);
         let writes = Arc::new(Writes::allowed(Box::new(move |why, _since| told.lock().unwrap().push(why))));
         let epochs = Arc::new(Epochs::new(1 << 16));
-        let options =
-            Options { missing_references, writes: Arc::clone(&writes), epochs: Arc::clone(&epochs), mirror };
+        let (cache, cache_asks) = Cache::lane(64);
+        let options = Options {
+            missing_references,
+            writes: Arc::clone(&writes),
+            epochs: Arc::clone(&epochs),
+            mirror,
+            cache,
+        };
         let plane = controlplane::open_with_faults(directory.path(), options, faults.clone())?;
         let metrics = plane.metrics();
         let (control, lanes) = Control::lanes(1024, 64);
@@ -122,7 +131,8 @@ impl Plane {
             metrics: Arc::new(|| "# HELP gantry_test_total x\n# EOF\n".to_owned()),
         };
         let running = tokio::spawn(plane.run(lanes, fixed));
-        Ok(Plane { control, epochs, writes, faults, refusals, metrics, running })
+        let cache_asks = Some(cache_asks);
+        Ok(Plane { control, epochs, writes, faults, refusals, cache_asks, metrics, running })
     }
 
     /// Closes the lanes and waits for the end.
@@ -240,6 +250,7 @@ impl Plane {
             target: target.to_owned(),
             body: Bytes::new(),
             principal: NOBODY,
+            caller: None,
             answer,
         });
         Ok(Answered::from(reply.await?))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use control::{Epochs, Writes};
+use control::{Cache, Epochs, Writes};
 use controlplane::{MirrorSettings, MissingReferences, OpenError, Options, limits::WAL_CHECKPOINT_BYTES};
 
 use crate::harness::{Directory, Plane, sha256};
@@ -13,6 +13,8 @@ fn options() -> Options {
         writes: Arc::new(Writes::allowed(Box::new(|_why, _since| {}))),
         epochs: Arc::new(Epochs::new(64)),
         mirror: MirrorSettings::default(),
+        // Whoever asks is told that nobody has the time.
+        cache: Cache::lane(1).0,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Spec ids in brackets name the end-points of the OCI distribution-spec that a question serves.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use oci::{Digest, Endpoint, MediaType, Method, Problem, Reference, RepositoryName, Tag};
@@ -321,8 +321,19 @@ pub struct Forward {
     pub body: Bytes,
     /// Who asks.
     pub principal: Principal,
+    /// Who that is to the network. `None` where that plays no part: everywhere but below `/api/`.
+    pub caller: Option<Caller>,
     /// The reply; an error is rendered by the core.
     pub answer: Answer<Reply>,
+}
+
+/// How a request came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The other end of the socket, whatever the request says of itself.
+    pub peer: SocketAddr,
+    /// The fields of its head, in order; names and values as they were sent.
+    pub fields: Vec<(String, String)>,
 }
 
 /// A whole answer of the control plane. The core adds `Date`, `Content-Length` and its own headers.

@@ -36,6 +36,10 @@ pub struct Lane<T> {
 }
 
 impl<T> Lane<T> {
+    pub(crate) fn of(waiting: mpsc::Receiver<T>, closed: watch::Receiver<bool>) -> Lane<T> {
+        Lane { waiting, closed }
+    }
+
     /// The next entry. `None`: the lane is closed, or every [`Control`] is gone, and it is empty.
     pub async fn recv(&mut self) -> Option<T> {
         if !*self.closed.borrow() {

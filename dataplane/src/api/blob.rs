@@ -59,31 +59,51 @@ pub async fn pull(
     request: &Request,
 ) -> Result<Response, Unanswered> {
     let conditions = Conditions::of_request(request);
-    let blob = match core.link(repository, digest).await? {
-        Link::Here { size_bytes } => Blob::whole(core.file(digest, size_bytes).await?),
-        Link::Upstream { origin, size_bytes } => match core.upstream_file(digest, size_bytes).await? {
-            Some(open) => {
-                core.fills.hit(&origin);
-                Blob { came: Came::Hit, ..Blob::whole(open) }
-            }
-            None => match size_bytes.filter(|_| request.method == oci::Method::Head) {
-                // Who only asks about it starts no fill.
-                Some(size_bytes) => return Ok(describe(core, digest, size_bytes, &conditions)?),
-                None => {
-                    // Who has it already needs no fill to be told so.
-                    let (if_match, if_none_match) = (conditions.if_match, conditions.if_none_match);
-                    if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
-                        return Ok(response);
-                    }
-                    match fill(core, conn, digest, origin, size_bytes, &conditions).await? {
-                        Filled::Blob(blob) => blob,
-                        Filled::Full(reader) => return Ok(pass(core, digest, &reader, &conditions).await?),
-                    }
+    match core.link(repository, digest).await? {
+        Link::Here { size_bytes } => {
+            let blob = Blob::whole(core.file(digest, size_bytes).await?);
+            Ok(respond(core, digest, blob, &conditions)?)
+        }
+        Link::Upstream { origin, size_bytes } => {
+            let is_head = request.method == oci::Method::Head;
+            let answer = pull_through(core, conn, digest, origin, size_bytes, &conditions, is_head).await?;
+            Ok(answer.of_upstream(origin.upstream))
+        }
+    }
+}
+
+/// The answer with a blob of an upstream's.
+async fn pull_through(
+    core: &Core,
+    conn: &Connection,
+    digest: &Digest,
+    origin: Origin,
+    size_bytes: Option<u64>,
+    conditions: &Conditions<'_>,
+    is_head: bool,
+) -> Result<Response, Problem> {
+    let blob = match core.upstream_file(digest, size_bytes).await? {
+        Some(open) => {
+            core.fills.hit(&origin);
+            Blob { came: Came::Hit, ..Blob::whole(open) }
+        }
+        None => match size_bytes.filter(|_| is_head) {
+            // Who only asks about it starts no fill.
+            Some(size_bytes) => return describe(core, digest, size_bytes, conditions),
+            None => {
+                // Who has it already needs no fill to be told so.
+                let (if_match, if_none_match) = (conditions.if_match, conditions.if_none_match);
+                if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
+                    return Ok(response);
                 }
-            },
+                match fill(core, conn, digest, origin, size_bytes, conditions).await? {
+                    Filled::Blob(blob) => blob,
+                    Filled::Full(reader) => return pass(core, digest, &reader, conditions).await,
+                }
+            }
         },
     };
-    Ok(respond(core, digest, blob, &conditions)?)
+    respond(core, digest, blob, conditions)
 }
 
 /// A blob that can be read, or will be.

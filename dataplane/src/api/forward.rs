@@ -22,6 +22,7 @@ pub async fn forward(core: &Core, conn: &mut Connection, request: &Request) -> R
                 target: request.target.clone(),
                 body: body.into(),
                 principal: Principal::Anonymous,
+                caller: request.caller.clone(),
                 answer,
             })
             .await

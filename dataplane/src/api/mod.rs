@@ -13,6 +13,9 @@ use crate::{
     http::Head,
 };
 
+/// Paths below this are an operator's: who asks is looked at.
+pub const OPERATORS: &[u8] = b"/api/";
+
 /// What an end-point says when it has no answer: a problem is one, a client that left needs none.
 pub enum Unanswered {
     /// The answer is this problem.
@@ -50,7 +53,12 @@ pub fn at_once(core: &Core, endpoint: &Endpoint, head: &Head<'_>) -> Option<Resp
                 core.fills.hit(origin);
                 core.touched(digest);
             }
-            blob::respond(core, digest, blob::Blob::known(blob, &link), &blob::Conditions::of_head(head))
+            let conditions = blob::Conditions::of_head(head);
+            let answer = blob::respond(core, digest, blob::Blob::known(blob, &link), &conditions);
+            match link {
+                Link::Upstream { origin, .. } => answer.map(|answer| answer.of_upstream(origin.upstream)),
+                Link::Here { .. } => answer,
+            }
         }
         Endpoint::GetManifest { repository, reference } => {
             let document = core.known_manifest(repository, reference)?;

@@ -12,6 +12,8 @@ use super::table::Table;
 /// Entries that are allocated at once, so that growing moves none of them.
 const CHUNK: usize = 4096;
 const NONE: u32 = u32::MAX;
+/// In `older` of an entry that was removed.
+const REMOVED: u32 = u32::MAX - 1;
 /// What of a longer digest lies in the entry itself.
 const INLINE_BYTES: usize = 28;
 
@@ -148,8 +150,21 @@ impl Entries {
             let rest = self.get(id).rest();
             self.free_rests.push(rest);
         }
-        self.get_mut(id).newer = self.free;
+        let free = self.free;
+        let entry = self.get_mut(id);
+        (entry.older, entry.newer) = (REMOVED, free);
         self.free = id;
+    }
+
+    /// Numbers up to this, exclusive, were given to entries.
+    pub(super) fn numbers(&self) -> u64 {
+        let full = self.chunks.len().saturating_sub(1) * CHUNK;
+        (full + self.chunks.last().map_or(0, Vec::len)) as u64
+    }
+
+    /// Whether an entry has this number, which is below [`Entries::numbers`].
+    pub(super) fn is_given(&self, id: Id) -> bool {
+        self.get(id).older != REMOVED
     }
 
     /// Makes it the newest of a list.

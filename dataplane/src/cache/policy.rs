@@ -20,8 +20,8 @@ use super::{
     ghost::Ghost,
 };
 use crate::limits::{
-    CACHE_ENTRIES_MAX, CACHE_GHOST_MIN, CACHE_PINS_MAX, CACHE_PROMOTION_USES, CACHE_SMALL_PERCENT,
-    CACHE_USES_MAX, CACHE_VICTIM_LOOKS_MAX,
+    CACHE_ENTRIES_MAX, CACHE_GHOST_MIN, CACHE_PAGE_LOOKS_MAX, CACHE_PINS_MAX, CACHE_PROMOTION_USES,
+    CACHE_SMALL_PERCENT, CACHE_USES_MAX, CACHE_VICTIM_LOOKS_MAX,
 };
 
 /// What of cached blobs stays, and what goes.
@@ -278,6 +278,28 @@ impl Policy {
     pub fn items(&self, place: Place) -> impl Iterator<Item = Item> {
         let ids = std::iter::successors(self.entries.oldest(place), |id| self.entries.newer(*id));
         ids.map(|id| self.item(id))
+    }
+
+    /// Some entries by their numbers, which they keep as long as they are here: from number `after` on, at most `most`, of
+    /// at most [`CACHE_PAGE_LOOKS_MAX`] numbers. Also where to go on; `None`: that was all.
+    pub fn page(&self, after: u64, most: usize) -> (Vec<Item>, Option<u64>) {
+        let numbers = self.entries.numbers();
+        let mut items = Vec::new();
+        let mut at = after;
+        while at < numbers && items.len() < most && at - after < CACHE_PAGE_LOOKS_MAX {
+            let id = at as Id;
+            if self.entries.is_given(id) {
+                items.push(self.item(id));
+            }
+            at += 1;
+        }
+        (items, (at < numbers).then_some(at))
+    }
+
+    /// Number and bytes of what is in one list.
+    pub fn sum(&self, place: Place) -> (u64, u64) {
+        let list = self.entries.list(place);
+        (list.len as u64, list.bytes)
     }
 
     /// Brings the main queue into the order in which its blobs came.

@@ -393,3 +393,30 @@ fn sums_never_overflow() {
     assert_eq!(policy.insert(&digest(2), 4, 0), Ok(Place::Small));
     assert_eq!(policy.cached_bytes(), u64::MAX - 1);
 }
+
+#[test]
+fn pages_are_all_entries_and_each_looks_at_few() {
+    let mut policy = Policy::new(u64::MAX);
+    let count = 2 * CACHE_PAGE_LOOKS_MAX as u32 + 77;
+    for number in 0..count {
+        policy.insert(&digest(number), 1, 1).unwrap();
+    }
+    // Most of the first numbers are free.
+    for number in 0..CACHE_PAGE_LOOKS_MAX as u32 + 10 {
+        policy.remove(&digest(number)).unwrap();
+    }
+    let (items, next) = policy.page(0, 10);
+    assert_eq!((items.len(), next), (0, Some(CACHE_PAGE_LOOKS_MAX)), "it does not go on until it has some");
+    let mut seen = HashSet::new();
+    let mut after = Some(0);
+    while let Some(at) = after {
+        let (items, next) = policy.page(at, 10);
+        assert!(items.len() <= 10 && next.is_none_or(|next| next > at && next - at <= CACHE_PAGE_LOOKS_MAX));
+        assert!(items.iter().all(|item| seen.insert(item.digest)), "none twice");
+        // What comes meanwhile may be told or not; what is here is.
+        policy.insert(&digest(1_000_000 + at as u32), 1, 1).unwrap();
+        after = next;
+    }
+    assert!((CACHE_PAGE_LOOKS_MAX as u32 + 10..count).all(|number| seen.contains(&digest(number))));
+    assert_eq!(policy.page(u64::MAX, 10), (Vec::new(), None));
+}

@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr, rc::Rc};
 
+use control::Caller;
 use oci::{Asked, Endpoint, MediaType, Method, Problem, RangeHeader};
 
 use super::{Body, Core, Response, body::Incoming, response::Gathered, unread::Unread};
@@ -62,6 +63,8 @@ pub struct Request {
     pub content_range: Option<Vec<u8>>,
     /// How its body is delimited.
     pub body: BodyLength,
+    /// Who asks, where that is looked at.
+    pub caller: Option<Caller>,
 }
 
 /// What is kept of a request until its answer is sent, for the counters and the access log. Boxed, so that an idle
@@ -72,6 +75,8 @@ pub(super) struct Exchange {
     /// `None`: there is no log.
     record: Option<AccessRecord>,
     sent_bytes: u64,
+    /// Whose blob the answer is of, and how long its head is.
+    served: Option<(u16, usize)>,
 }
 
 enum Step {
@@ -366,6 +371,10 @@ impl Connection {
             content_type: head.content_type.map(<[u8]>::to_vec),
             content_range: head.content_range.map(<[u8]>::to_vec),
             body: head.body,
+            caller: head
+                .target
+                .starts_with(api::OPERATORS)
+                .then(|| Caller { peer: self.peer, fields: head.fields() }),
         }))
     }
 
@@ -380,7 +389,7 @@ impl Connection {
     ) {
         let record = || AccessRecord::new(wall_micros(), core.index, self.peer, method, target, user_agent);
         let record = core.access.borrow().is_on().then(record);
-        let exchange = Exchange { began, label, record, sent_bytes: 0 };
+        let exchange = Exchange { began, label, record, sent_bytes: 0, served: None };
         self.exchange = Some(core.keep_exchange(exchange));
     }
 
@@ -406,6 +415,9 @@ impl Connection {
         }
         if self.is_head {
             response.drop_body();
+        }
+        if let (Some(upstream), Some(exchange)) = (response.upstream, &mut self.exchange) {
+            exchange.served = Some((upstream, response.head.len()));
         }
         self.response = Some(response);
     }
@@ -503,6 +515,9 @@ impl Connection {
         core.last_finish.set(now);
         let took = now.since(exchange.began);
         core.counters.request(exchange.label, status, took, exchange.sent_bytes);
+        if let Some((upstream, head_bytes)) = exchange.served {
+            core.fills.served(upstream, exchange.sent_bytes.saturating_sub(head_bytes as u64));
+        }
         if let Some(mut record) = exchange.record.take() {
             record.end(status, exchange.sent_bytes, self.incoming.received_bytes(), took);
             if !core.access.borrow_mut().record(record) {

@@ -7,6 +7,7 @@
 
 mod body;
 mod connection;
+mod errands;
 mod response;
 mod unread;
 
@@ -21,6 +22,7 @@ use oci::{Digest, MediaType, Namespaces, Problem, Reference, RepositoryName};
 
 pub use body::BodyEnd;
 pub use connection::{Connection, Request, connection};
+pub use errands::errands;
 pub use response::{Body, FilePart, OpenBlob, Response};
 
 use connection::Exchange;
@@ -278,7 +280,26 @@ impl Core {
         origin: Origin,
         size_bytes: Option<u64>,
     ) -> Result<Reader, Problem> {
-        let runner = Runner {
+        self.fills.join(digest, self.runner(origin, size_bytes))
+    }
+
+    /// A reader of the fill of a blob for whom no client waits.
+    pub fn join_fill_behind(
+        &self,
+        digest: &Digest,
+        origin: Origin,
+        size_bytes: Option<u64>,
+    ) -> Result<Reader, Problem> {
+        self.fills.join_behind(digest, self.runner(origin, size_bytes))
+    }
+
+    /// Forgets what is here of a blob in part. `false`: nothing, or somebody waits for it.
+    pub fn forget_fill(&self, digest: &Digest) -> bool {
+        self.fills.forget_idle(digest, &self.io, &self.store)
+    }
+
+    fn runner(&self, origin: Origin, size_bytes: Option<u64>) -> Runner {
+        Runner {
             io: self.io.clone(),
             control: self.control.clone(),
             store: self.store.clone(),
@@ -286,8 +307,7 @@ impl Core {
             origin,
             size_bytes,
             blob_bytes_max: self.limits.blob_bytes,
-        };
-        self.fills.join(digest, runner)
+        }
     }
 
     /// Opens the file that has the digest's name. `None`: there is none.

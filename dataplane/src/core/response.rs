@@ -136,6 +136,8 @@ pub struct Response {
     pub head_sent: usize,
     /// What follows them.
     pub body: Body,
+    /// Whose bytes these are, if an upstream's.
+    pub upstream: Option<u16>,
 }
 
 impl Response {
@@ -156,7 +158,12 @@ impl Response {
 
     /// An answer whose head says all about its body.
     pub fn new(status: u16, lines: Lines, body: Body) -> Response {
-        Response { status, head: lines.finish(), head_sent: 0, body }
+        Response { status, head: lines.finish(), head_sent: 0, body, upstream: None }
+    }
+
+    /// The same, with bytes of an upstream's blob.
+    pub fn of_upstream(self, upstream: u16) -> Response {
+        Response { upstream: Some(upstream), ..self }
     }
 
     /// One more field in a head of which nothing was sent yet.

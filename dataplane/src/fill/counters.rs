@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use control::UpstreamStat;
+
 /// What fills from one upstream have done. Relaxed: each number is right by itself.
 #[derive(Debug, Default)]
 pub struct FillCounters {
@@ -29,17 +31,41 @@ pub struct FillCounters {
     pub mismatches: AtomicU64,
     /// Fills that were stopped since nobody wanted them any more.
     pub stops: AtomicU64,
+    /// Bytes of its blobs that were sent to clients, wherever they lay.
+    pub served_bytes: AtomicU64,
+    /// Clients who wait for bytes that are still to come.
+    pub clients: AtomicU64,
 }
 
-/// Appends the families of all upstreams; nothing if there are none.
-pub fn render(upstreams: &[FillCounters], out: &mut String) {
+impl FillCounters {
+    /// What an operator is told of them.
+    pub fn stat(&self) -> UpstreamStat {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        UpstreamStat {
+            ns: self.ns.to_string(),
+            hits: get(&self.hits),
+            misses: get(&self.misses),
+            coalesced: get(&self.coalesced),
+            running: get(&self.running),
+            fetched_bytes: get(&self.fetched_bytes),
+            served_bytes: get(&self.served_bytes),
+        }
+    }
+}
+
+/// Appends the families of all upstreams; nothing if there are none. `lags_bytes` is of the slowest reader of each.
+pub fn render(upstreams: &[FillCounters], lags_bytes: &[u64], out: &mut String) {
     type Of = fn(&FillCounters) -> &AtomicU64;
-    let families: [(&str, &str, &str, Of); 10] = [
+    let families: [(&str, &str, &str, Of); 12] = [
         ("hits", "counter", "Blobs that were asked for and were here.", |of| &of.hits),
         ("misses", "counter", "Blobs that were asked for and were not here.", |of| &of.misses),
         ("coalesced", "counter", "Misses that found a fill under way.", |of| &of.coalesced),
         ("running", "gauge", "Fills that run.", |of| &of.running),
         ("fetched_bytes", "counter", "Bytes of blobs that came from the upstream.", |of| &of.fetched_bytes),
+        ("served_bytes", "counter", "Bytes of the upstream's blobs that were sent to clients.", |of| {
+            &of.served_bytes
+        }),
+        ("clients", "gauge", "Clients who wait for bytes that are still to come.", |of| &of.clients),
         ("resumes", "counter", "Fills that were gone on with after the upstream failed.", |of| &of.resumes),
         ("passes", "counter", "Answers that were not kept, since there was no room.", |of| &of.passes),
         ("pass_requests", "counter", "Requests for one of those answers alone.", |of| &of.pass_requests),
@@ -51,10 +77,22 @@ pub fn render(upstreams: &[FillCounters], out: &mut String) {
     }
     for (name, kind, help, of) in families {
         let total = if kind == "counter" { "_total" } else { "" };
-        out.push_str(&format!("# TYPE gantry_fill_{name} {kind}\n# HELP gantry_fill_{name} {help}\n"));
+        head(name, kind, help, out);
         for upstream in upstreams {
             let value = of(upstream).load(Ordering::Relaxed);
             out.push_str(&format!("gantry_fill_{name}{total}{{upstream=\"{}\"}} {value}\n", upstream.ns));
         }
     }
+    head("lag_bytes", "gauge", "How far the slowest client of a fill is behind what is here.", out);
+    for (upstream, lag_bytes) in upstreams.iter().zip(lags_bytes) {
+        out.push_str(&format!("gantry_fill_lag_bytes{{upstream=\"{}\"}} {lag_bytes}\n", upstream.ns));
+    }
+}
+
+fn head(name: &str, kind: &str, help: &str, out: &mut String) {
+    out.push_str(&format!("# TYPE gantry_fill_{name} {kind}\n"));
+    if name.ends_with("_bytes") {
+        out.push_str(&format!("# UNIT gantry_fill_{name} bytes\n"));
+    }
+    out.push_str(&format!("# HELP gantry_fill_{name} {help}\n"));
 }

@@ -19,6 +19,7 @@ mod counters;
 mod extent;
 mod files;
 mod pass;
+mod positions;
 mod reader;
 mod room;
 mod run;
@@ -37,7 +38,7 @@ use std::{
     time::Duration,
 };
 
-use control::{Control, Origin};
+use control::{Control, Origin, UpstreamStat};
 use oci::{Digest, Hasher, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
@@ -45,6 +46,9 @@ pub use counters::FillCounters;
 pub use files::{FILLS, FillFiles, FillId, read_journal};
 pub use pass::Pass;
 pub use reader::{ANOTHER_LENGTH, Advance, Reader, Ready};
+
+use positions::Positions;
+use reader::Party;
 
 use ahead::Ahead;
 use files::Left;
@@ -84,6 +88,8 @@ pub struct Fill {
     digest: Digest,
     progress: watch::Sender<Progress>,
     readers: AtomicUsize,
+    /// How far the answers of its readers are.
+    positions: Positions,
     /// When the last of them left.
     wanted_unix: AtomicU64,
     /// Nobody runs it while this is here.
@@ -203,7 +209,43 @@ impl Fills {
 
     /// What was done, as OpenMetrics text.
     pub fn render_metrics(&self, out: &mut String) {
-        counters::render(&self.counters, out);
+        counters::render(&self.counters, &self.lags(), out);
+    }
+
+    /// What each upstream gave, in the order of the configuration.
+    pub fn stat(&self) -> Vec<UpstreamStat> {
+        self.counters.iter().map(FillCounters::stat).collect()
+    }
+
+    /// For each upstream, how far the slowest answer of a running fill is behind its frontier, in bytes.
+    fn lags(&self) -> Vec<u64> {
+        let mut lags = vec![0; self.counters.len()];
+        for fill in self.table().fills.values() {
+            let frontier = fill.progress.borrow().frontier;
+            for (upstream, at) in fill.positions.all() {
+                if let Some(lag) = lags.get_mut(usize::from(upstream)) {
+                    *lag = frontier.saturating_sub(at).max(*lag);
+                }
+            }
+        }
+        lags
+    }
+
+    /// Whether all bytes of a blob are here, and it has no name yet.
+    pub fn is_unnamed(&self, digest: &Digest) -> bool {
+        let table = self.table();
+        table.fills.get(digest).is_some_and(|fill| fill.progress.borrow().state == State::Verified)
+    }
+
+    /// Forgets what is here of a blob that nobody waits for. `false`: there is nothing, or somebody does.
+    pub fn forget_idle(&self, digest: &Digest, io: &Io, store: &Store) -> bool {
+        let idle = {
+            let mut table = self.table();
+            let is_idle = table.fills.get(digest).is_some_and(|fill| fill.is_unwanted());
+            is_idle.then(|| table.fills.remove(digest)).flatten()
+        };
+        // What is not removed now is found by the next start.
+        idle.inspect(|fill| drop(fill.forget(io, store))).is_some()
     }
 
     /// The counters of one upstream. `None`: there is no such, which nobody who has a link can meet.
@@ -218,34 +260,54 @@ impl Fills {
         }
     }
 
-    /// A reader of the fill of `digest`. Nothing is fetched before it says what it wants.
+    /// A client's reader of the fill of `digest`. Nothing is fetched before it says what it wants.
     ///
     /// Errors: [`Problem::Overloaded`]: too many fills.
     pub fn join(&self, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
-        let counters = self.of(&runner.origin);
-        if let Some(counters) = counters {
-            counters.misses.fetch_add(1, Ordering::Relaxed);
+        self.join_as(Party::Client, digest, runner)
+    }
+
+    /// A reader for whom no client waits. Errors: as [`Fills::join`].
+    pub fn join_behind(&self, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
+        self.join_as(Party::Nobody, digest, runner)
+    }
+
+    /// Whether a client waits for bytes of this upstream.
+    pub fn has_clients(&self, origin: &Origin) -> bool {
+        self.of(origin).is_some_and(|counters| counters.clients.load(Ordering::Relaxed) > 0)
+    }
+
+    /// So many bytes of blobs of an upstream were sent to a client.
+    pub fn served(&self, upstream: u16, bytes: u64) {
+        if let Some(counters) = self.counters.get(usize::from(upstream)) {
+            counters.served_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
+    }
+
+    fn join_as(&self, party: Party, digest: &Digest, runner: Runner) -> Result<Reader, Problem> {
+        let counters = self.of(&runner.origin);
         let mut table = self.table();
         if let Some(stream) = table.streams.get(digest) {
+            count(counters, party, false, true);
             let full = Full {
                 start: 0,
                 hasher: Hasher::new(digest.algorithm()),
                 stream: Some(Following::of(stream)),
             };
-            return Ok(Reader::of(&Arc::new(Fill::passing(*digest, full)), runner));
+            return Ok(Reader::of(&Arc::new(Fill::passing(*digest, full)), runner, party));
         }
-        if !table.fills.contains_key(digest) {
+        let is_new = !table.fills.contains_key(digest);
+        if is_new {
             if table.fills.len() >= FILLS_MAX {
                 let idle = table.take_unwanted().ok_or(Problem::Overloaded { retry_after_s: 1 })?;
                 drop(idle.forget(&runner.io, &runner.store));
             }
             table.fills.insert(*digest, Arc::new(Fill::new(*digest)));
-        } else if let Some(counters) = counters {
-            counters.coalesced.fetch_add(1, Ordering::Relaxed);
         }
         let fill = table.fills.get(digest).ok_or(Problem::Internal)?;
-        Ok(Reader::of(fill, runner))
+        let reader = Reader::of(fill, runner, party);
+        count(counters, party, reader.is_verified(), is_new);
+        Ok(reader)
     }
 
     /// Has a push of `more_bytes` get room on the volume: fills that nobody wants go for it, then what is cached.
@@ -322,6 +384,15 @@ impl Fills {
     }
 }
 
+/// A client's request for a blob without a name. One that only waits for its name is here.
+fn count(counters: Option<&FillCounters>, party: Party, is_here: bool, is_new: bool) {
+    if let (Some(counters), Party::Client) = (counters, party) {
+        let counted = if is_here { &counters.hits } else { &counters.misses };
+        counted.fetch_add(1, Ordering::Relaxed);
+        counters.coalesced.fetch_add(u64::from(!is_new && !is_here), Ordering::Relaxed);
+    }
+}
+
 impl Table {
     /// The one that nobody has wanted for longest.
     fn take_unwanted(&mut self) -> Option<Arc<Fill>> {
@@ -355,6 +426,7 @@ impl Fill {
             digest,
             progress: watch::Sender::new(Progress { frontier: 0, state: State::Waiting, failures: 0 }),
             readers: AtomicUsize::new(0),
+            positions: Positions::default(),
             wanted_unix: AtomicU64::new(unix_time()),
             idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
             ahead: Mutex::default(),

@@ -15,6 +15,7 @@ use super::{
     ahead::Want,
     extent,
     files::end_of,
+    positions::Position,
     run::{misbehaved, read_chunk},
 };
 use crate::cache::Lease;
@@ -33,9 +34,20 @@ pub struct Reader {
     way: Way,
     /// Whether it is one for whom the fill goes on.
     is_counted: bool,
+    party: Party,
+    at: Position,
     /// Whether its answer is the whole blob.
     is_whole: bool,
     was_verified: bool,
+}
+
+/// For whom a reader waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Party {
+    /// A client.
+    Client,
+    /// Whoever may come.
+    Nobody,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +91,12 @@ pub enum Advance {
 }
 
 impl Reader {
-    pub(super) fn of(fill: &Arc<Fill>, runner: Runner) -> Reader {
+    pub(super) fn of(fill: &Arc<Fill>, runner: Runner, party: Party) -> Reader {
         fill.readers.fetch_add(1, Ordering::SeqCst);
+        if let (Some(counters), Party::Client) = (runner.fills.of(&runner.origin), party) {
+            counters.clients.fetch_add(1, Ordering::Relaxed);
+        }
+        let at = fill.positions.begin(runner.origin.upstream);
         let progress = fill.progress.subscribe();
         let Progress { failures, state, .. } = *progress.borrow();
         Reader {
@@ -90,6 +106,8 @@ impl Reader {
             runner,
             way: Way::InOrder,
             is_counted: true,
+            party,
+            at,
             is_whole: false,
             was_verified: state == State::Verified,
         }
@@ -203,6 +221,9 @@ impl Reader {
     /// Up to where an answer that ends with `span` may be sent: in order, what is there without the end that is held
     /// back. `None`: all of it, now and later.
     pub fn end(&mut self, span: Span) -> Option<u64> {
+        if (self.way, self.party) == (Way::InOrder, Party::Client) {
+            self.at.is(span.start);
+        }
         let Progress { frontier, state, failures } = *self.progress.borrow_and_update();
         match (state, self.way) {
             (State::Verified, _) => None,
@@ -422,6 +443,9 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        if let (Some(counters), Party::Client) = (self.runner.fills.of(&self.runner.origin), self.party) {
+            counters.clients.fetch_sub(1, Ordering::Relaxed);
+        }
         self.leave();
     }
 }

@@ -66,6 +66,16 @@ pub enum BodyLength {
 }
 
 impl Head<'_> {
+    /// Its fields, in order, for the few requests that are judged by more of them than others.
+    pub fn fields(&self) -> Vec<(String, String)> {
+        let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut fields);
+        // It was parsed before.
+        let _whole = request.parse(self.bytes);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        request.headers.iter().map(|field| (field.name.to_owned(), text(trim(field.value)))).collect()
+    }
+
     /// The types in `Accept`, of all its lines and in their order, without what stands for many. At most
     /// [`ACCEPT_TYPES_MAX`]; what else is there is passed over. Allocates: only for who asks somebody else.
     pub fn accept(&self) -> Vec<MediaType> {
@@ -351,6 +361,15 @@ mod tests {
         let head = parsed(whole).unwrap();
         assert_eq!((head.len, head.target, head.keep_alive), (whole.len(), &b"/v2/"[..], true));
         assert_eq!(head.range, Some(&b"bytes=0-1"[..]));
+    }
+
+    #[test]
+    fn all_fields_can_be_had() {
+        let head = parsed("\r\nGET /api/ HTTP/1.1\r\nHost: h\r\nX-A:  b \r\nx-a:\r\n\r\n").unwrap();
+        let told = head.fields();
+        let told: Vec<(&str, &str)> =
+            told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(told, [("Host", "h"), ("X-A", "b"), ("x-a", "")]);
     }
 
     #[test]

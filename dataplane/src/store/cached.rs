@@ -188,11 +188,11 @@ impl Cached {
     }
 
     /// Its name is gone.
-    fn gone(&self, digest: &Digest) {
+    fn gone(&self, digest: &Digest) -> Option<Item> {
         let mut books = self.books();
-        if let Some(item) = books.index.remove(digest) {
-            books.leases.unlinked(digest, item.size_bytes);
-        }
+        let item = books.index.remove(digest)?;
+        books.leases.unlinked(digest, item.size_bytes);
+        Some(item)
     }
 
     /// The name that this lease was given for was not found. If the keeper has not taken it away, and given it to another
@@ -211,6 +211,30 @@ impl Cached {
     /// Whether the index has it, in whatever place.
     pub(super) fn knows(&self, digest: &Digest) -> bool {
         self.books().index.get(digest).is_some()
+    }
+
+    /// What the index has of it.
+    pub(super) fn item(&self, digest: &Digest) -> Option<Item> {
+        self.books().index.get(digest)
+    }
+
+    /// See [`crate::cache::Policy::page`].
+    pub(super) fn page(&self, after: u64, most: usize) -> (Vec<Item>, Option<u64>) {
+        self.books().index.policy().page(after, most)
+    }
+
+    /// Number and bytes of what is here whole, of what is pinned of it, and of fills.
+    pub(super) fn sums(&self) -> [(u64, u64); 3] {
+        let books = self.books();
+        let policy = books.index.policy();
+        let [kept, filling] = [Place::Kept, Place::Filling].map(|place| policy.sum(place));
+        [(policy.len() as u64 - filling.0, policy.cached_bytes()), kept, filling]
+    }
+
+    /// Has these stay, or no longer. Gives how many of them are here whole.
+    pub(super) fn keep(&self, digests: &[Digest], keep: bool) -> u64 {
+        let mut books = self.books();
+        digests.iter().filter(|digest| books.index.keep(digest, keep)).count() as u64
     }
 
     /// A lease of nothing yet.
@@ -267,19 +291,32 @@ impl Shared {
 
     /// `false`: it is home, and stays.
     fn evict_one(&self, control: &Control, digest: &Digest) -> Result<bool, Problem> {
+        let Some(item) = self.unname(control, digest)? else { return Ok(false) };
+        let counters = &self.counters;
+        counters.evictions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counters.evicted_ages.note(unix_time().saturating_sub(u64::from(item.came_unix)));
+        Ok(true)
+    }
+
+    /// `false`: it is home, and stays. By the keeper alone.
+    pub(super) fn purge_one(&self, control: &Control, digest: &Digest) -> Result<bool, Problem> {
+        self.unname(control, digest).map(|item| item.is_some())
+    }
+
+    /// Takes the name of a cached blob away. `None`: it is home, or was not cached any more.
+    fn unname(&self, control: &Control, digest: &Digest) -> Result<Option<Item>, Problem> {
         if control.home_blocking(vec![*digest])?.first().copied().flatten().is_some() {
             self.cached.became_home(digest);
-            return Ok(false);
+            return Ok(None);
         }
         let unlinked = self
             .names
             .revoking(&mut vec![self.names.of_digest(digest)], || self.fs.unlink(&blob_path(digest)));
         unlinked.map_err(|error| super::problem_of(&error))?;
-        self.cached.gone(digest);
+        let item = self.cached.gone(digest);
         if let Some(forget) = self.cached.forget.get() {
             forget(digest);
         }
-        self.counters.evictions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(true)
+        Ok(item)
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Invariants: nobody is told yes before the bytes, the name and the row are durable. After any error of a
 //! sync or of COMMIT nobody of the batch is told yes, nothing is unlinked and nothing is tried again. A
-//! session whose file has got its second name is never written to again. No name under `blobs/` is taken away.
+//! session whose file has got its second name is never written to again. Only what is cached loses a name under `blobs/`.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -19,7 +19,9 @@ use oci::{Algorithm, Digest, Problem};
 use tokio::sync::oneshot;
 
 use super::{
-    Evicted, Shared, blob_directory, blob_path, problem_of,
+    Evicted, Shared, blob_directory, blob_path,
+    operator::Purge,
+    problem_of,
     sessions::{Files, Open, remove_upload},
     upload_data,
 };
@@ -28,8 +30,8 @@ use crate::{
     fill::FillFiles,
     io::{File, Instant, unix_time},
     limits::{
-        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, EVICTIONS_WAITING_MAX, FILLED_WAIT_TIME, SYNCFS_AVERAGE_MAX,
-        SYNCFS_MEMBERS_MIN, SYNCFS_REST, SYNCS_AT_ONCE,
+        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, EVICTIONS_WAITING_MAX, FILLED_WAIT_TIME, PURGES_WAITING_MAX,
+        SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN, SYNCFS_REST, SYNCS_AT_ONCE,
     },
 };
 
@@ -111,7 +113,7 @@ impl Keeper {
 
     /// Commits what waits, in batches, until the queue is closed and empty.
     pub(super) fn run(mut self) {
-        while let Some(Work { members: waiting, unnamed, evictions }) = self.shared.queue.next() {
+        while let Some(Work { members: waiting, unnamed, evictions, purges }) = self.shared.queue.next() {
             for Eviction { wanted_bytes, answer } in evictions {
                 // Who asked and is gone finds the room when it comes back.
                 let _ = answer.send(self.shared.evict(&self.control, wanted_bytes));
@@ -126,6 +128,10 @@ impl Keeper {
                     named.into_iter().for_each(|(unnamed, result)| drop(unnamed.answer.send(result)));
                 }
                 Err(lost) => self.give_up(batch, lost),
+            }
+            for Purge { digests, answer } in purges {
+                // Who asked and is gone finds it done.
+                let _ = answer.send(self.shared.purge(&self.control, &digests));
             }
             let unwritten = self.log.as_ref().map(|log| self.shared.cached.unwritten(log));
             self.write_index(unwritten);
@@ -472,6 +478,8 @@ struct Work {
     members: Vec<Member>,
     unnamed: Vec<Unnamed>,
     evictions: Vec<Eviction>,
+    /// After what was filled has its name.
+    purges: Vec<Purge>,
 }
 
 /// Commits that wait. A mutex and a condition, because the keeper is a thread that blocks.
@@ -486,6 +494,9 @@ struct Waiting {
     members: VecDeque<Member>,
     unnamed: VecDeque<Unnamed>,
     evictions: Vec<Eviction>,
+    purges: Vec<Purge>,
+    /// How many want that what was filled gets its name at once.
+    hurries: usize,
     closed: bool,
 }
 
@@ -539,6 +550,28 @@ impl Queue {
         Ok(())
     }
 
+    /// Enqueues what is to go.
+    ///
+    /// Errors: [`Problem::Overloaded`]: the queue is full or closed.
+    pub(super) fn push_purge(&self, purge: Purge) -> Result<(), Problem> {
+        let mut waiting = self.waiting();
+        if waiting.closed || waiting.purges.len() == PURGES_WAITING_MAX {
+            return Err(super::OVERLOADED);
+        }
+        waiting.purges.push(purge);
+        drop(waiting);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// One more who is in a hurry, or one less.
+    pub(super) fn hurry(&self, more: bool) {
+        let mut waiting = self.waiting();
+        waiting.hurries = if more { waiting.hurries + 1 } else { waiting.hurries.saturating_sub(1) };
+        drop(waiting);
+        self.work.notify_one();
+    }
+
     pub(super) fn close(&self) {
         self.waiting().closed = true;
         self.work.notify_all();
@@ -547,10 +580,10 @@ impl Queue {
     /// What waits, up to a batch, and with it all that was filled; waits for something. `None`: closed and empty.
     fn next(&self) -> Option<Work> {
         let mut waiting = self.waiting();
-        while waiting.members.is_empty() && waiting.evictions.is_empty() {
+        while waiting.members.is_empty() && waiting.evictions.is_empty() && waiting.purges.is_empty() {
             let oldest = waiting.unnamed.front().map(|unnamed| Instant::now().since(unnamed.since));
             waiting = match oldest {
-                Some(age) if waiting.closed || age >= FILLED_WAIT_TIME => break,
+                Some(age) if waiting.closed || waiting.hurries > 0 || age >= FILLED_WAIT_TIME => break,
                 Some(age) => self
                     .work
                     .wait_timeout(waiting, FILLED_WAIT_TIME - age)
@@ -564,6 +597,7 @@ impl Queue {
             members: waiting.members.drain(..count).collect(),
             unnamed: waiting.unnamed.drain(..).collect(),
             evictions: std::mem::take(&mut waiting.evictions),
+            purges: std::mem::take(&mut waiting.purges),
         })
     }
 
@@ -584,6 +618,19 @@ mod tests {
         assert_eq!(wish(), Err(crate::store::OVERLOADED));
         assert_eq!(queue.next().map(|work| work.evictions.len()), Some(EVICTIONS_WAITING_MAX));
         assert!(wish().is_ok());
+    }
+
+    #[test]
+    fn purges_that_wait_are_bounded() {
+        let queue = Queue::default();
+        let purge = || queue.push_purge(Purge { digests: Vec::new(), answer: oneshot::channel().0 });
+        assert!((0..PURGES_WAITING_MAX).all(|_| purge().is_ok()));
+        assert_eq!(purge(), Err(crate::store::OVERLOADED));
+        assert_eq!(queue.next().map(|work| work.purges.len()), Some(PURGES_WAITING_MAX));
+        assert!(purge().is_ok());
+        queue.next();
+        queue.close();
+        assert_eq!(purge(), Err(crate::store::OVERLOADED), "nobody would answer");
     }
 
     #[test]

@@ -14,9 +14,11 @@
 //! Invariants: nothing outside this module derives a location from a digest. A name under `blobs/` never
 //! precedes the sync of its bytes. Who has taken a session out of the table is the only one to write it.
 
+mod ages;
 mod cached;
 mod doctor;
 mod keeper;
+mod operator;
 mod record;
 mod scrub;
 mod sessions;
@@ -46,6 +48,7 @@ use crate::{
     limits::EXPIRED_A_JOB,
 };
 
+pub use ages::Ages;
 pub use cached::{CacheSize, Evicted};
 pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
 pub use keeper::Filled;
@@ -110,6 +113,10 @@ pub struct StoreCounters {
     pub directory_syncs: AtomicU64,
     /// Blobs of upstreams that went for others.
     pub evictions: AtomicU64,
+    /// Blobs of upstreams that an operator had go.
+    pub purges: AtomicU64,
+    /// How long those that went for others had been here.
+    pub evicted_ages: Ages,
     /// Blobs of upstreams that are here.
     pub cached_blobs: AtomicU64,
     /// Their bytes.

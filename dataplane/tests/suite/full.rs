@@ -66,6 +66,7 @@ fn fill_forwards(control: &Control) -> Vec<Waiting<Result<Reply, Problem>>> {
             target: "/v2/_catalog".to_owned(),
             body: Bytes::new(),
             principal: Principal::Anonymous,
+            caller: None,
             answer,
         };
         Box::pin(async move { control.forward(forward).await })

@@ -3,6 +3,7 @@
 
 mod bounded;
 mod budget;
+mod errands;
 mod extents;
 mod fills;
 mod full;

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use control::{Ask, Control, Epochs, Forward, Lane, Lanes, Writes};
+use control::{Ask, Cache, Control, Epochs, Forward, Lane, Lanes, Writes};
 use dataplane::{
     CacheSize, IoChoice, Joints, Running, Settings,
-    limits::{EPOCH_SLOTS, FORWARDS_MAX, Limits, QUESTIONS_MAX},
+    limits::{CACHE_ASKS_MAX, EPOCH_SLOTS, FORWARDS_MAX, Limits, QUESTIONS_MAX},
     testing::{Driver, Faults},
 };
 
@@ -28,6 +28,7 @@ const ON_ANY_DISK: CacheSize = CacheSize::Bytes(1 << 30);
 pub struct Plane {
     pub place: Arc<Place>,
     pub control: Control,
+    pub cache: Cache,
     pub faults: Faults,
     running: Running,
     questions: Option<Lane<Ask>>,
@@ -85,8 +86,10 @@ impl Plane {
             complete_percent: vec![complete_percent],
             cache,
         };
+        let (cache, cache_asks) = Cache::lane(CACHE_ASKS_MAX);
         let joints = Joints {
             control: control.clone(),
+            cache: cache_asks,
             epochs: Arc::new(Epochs::new(EPOCH_SLOTS)),
             writes: Arc::new(Writes::allowed(Box::new(|_, _| {}))),
             failed: Arc::new(|why| panic!("{why}")),
@@ -97,7 +100,7 @@ impl Plane {
         let mut home = |digests: Vec<oci::Digest>| Ok(vec![None; digests.len()]);
         let running = dataplane::start(settings, joints, &mut home).unwrap();
         let (questions, forwards) = (Some(questions), Some(forwards));
-        Plane { place, control, faults, running, questions, forwards, threads: Vec::new() }
+        Plane { place, control, cache, faults, running, questions, forwards, threads: Vec::new() }
     }
 
     /// From now on questions are answered, one after the other.

@@ -10,12 +10,12 @@ mod value;
 use std::path::PathBuf;
 
 use controlplane::{
-    Glob,
+    Glob, limits,
     upstream::{
         AllowPrivate, ClientCertificate, Complete, Network, Policy, Timeouts, Upstream, UpstreamSettings,
     },
 };
-use oci::{Namespace, NamespaceError, Namespaces};
+use oci::{Namespace, NamespaceError, Namespaces, Platform};
 
 use super::{
     mistake::{Mistake, Origin},
@@ -28,10 +28,12 @@ use crate::limits::UPSTREAMS;
 
 pub use value::{Ns, Url};
 
-use value::{Cidr, Completion, Connections, Host, HostPattern, OrZero, Prefix, Private, Rate, Role};
+use value::{
+    Cidr, Completion, Connections, Host, HostPattern, OrZero, PlatformName, Prefix, Private, Rate, Role,
+};
 
 /// Every key, for suggestions; a test compares it with what the pass asks for.
-const KEYS: [&str; 47] = [
+const KEYS: [&str; 48] = [
     "ns",
     "url",
     "prefix",
@@ -79,6 +81,7 @@ const KEYS: [&str; 47] = [
     "offline",
     "complete",
     "complete_percent",
+    "platforms",
 ];
 
 /// What the tables say, all together.
@@ -373,11 +376,21 @@ fn policy(read: &mut SectionReading<'_>) -> Policy {
         negative_ttl: read.setting("negative_ttl", OrZero(default.negative_ttl)).0,
         offline: read.setting("offline", default.offline),
         complete: complete(read, default.complete),
+        platforms: platforms(read),
     }
 }
 
 fn patterns(read: &mut SectionReading<'_>, key: &'static str) -> Vec<String> {
     read.list::<Glob>(key).iter().map(|pattern| pattern.as_str().to_owned()).collect()
+}
+
+/// Each once: two that mean the same would be fetched once all the same.
+fn platforms(read: &mut SectionReading<'_>) -> Vec<Platform> {
+    let platforms: Vec<PlatformName> = read.list("platforms");
+    if platforms.len() > limits::WARM_PLATFORMS {
+        read.refused("platforms", format!("at most {} can be fetched ahead", limits::WARM_PLATFORMS));
+    }
+    platforms.iter().filter_map(|PlatformName(text)| Platform::parse(text)).collect()
 }
 
 fn complete(read: &mut SectionReading<'_>, default: Complete) -> Complete {

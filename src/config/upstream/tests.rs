@@ -45,7 +45,7 @@ fn every_key_says_what_it_says() {
          proxy = 'http://proxy:3128'\nbudget_wait = '2s'\nbreaker_failures = 3\nconnections = 8\n\
          bandwidth = '10MB/s'\nallow = ['library/*']\ndeny = ['library/secret']\ntag_ttl = '1m'\n\
          immutable_tags = ['v*']\nstale_while = '0s'\nstale_max = '1d'\nnegative_ttl = '5s'\noffline = 'auto'\n\
-         complete_percent = 50\n\
+         complete_percent = 50\nplatforms = ['linux/amd64']\n\
          timeouts = { connect = '1s', first_byte = '2s', stall = '3s', body_rate_min_bytes = '1KiB', \
          body_rate_grace = '9s', document = '4s', token = '5s', \
          breaker = '6s', rejected = '7s', refused = '8s' }",
@@ -73,6 +73,7 @@ fn every_key_says_what_it_says() {
             negative_ttl: seconds(5),
             offline: Offline::Auto,
             complete: Complete::IfTouchedOver(50),
+            platforms: vec![oci::Platform::parse("linux/amd64").unwrap()],
         },
         timeouts: Timeouts {
             connect: seconds(1),
@@ -233,7 +234,7 @@ fn what_is_printed_reads_back_but_for_what_is_hidden() {
     let file = "names = ['here:1']\n[[upstream]]\nns = 'docker.io'\nurl = 'https://registry-1.docker.io'\n\
                 mirror = 'root'\ncredentials = [{ command = ['a', 'b c'] }]\nbandwidth = '5MiB/s'\n\
                 allow_private_addresses = ['10.0.0.0/8']\nproxy = { url = 'http://p:1' }\noffline = 'auto'\n\
-                timeouts.stall = '5s'\nstale_max = '0s'\n\
+                timeouts.stall = '5s'\nplatforms = ['linux/amd64', 'linux/arm64']\nstale_max = '0s'\n\
                 [[upstream]]\nns = 'b:1'\nprefix = 'b'\nurl = 'https://b:1'\ncomplete = 'never'\n";
     let config = read(file).unwrap();
     let printed = config.print();

@@ -6,7 +6,7 @@ use controlplane::{
     Glob,
     upstream::{Network, Offline},
 };
-use oci::RepositoryName;
+use oci::{Platform, RepositoryName};
 
 use crate::config::value::{Bytes, Item, Value, Written, number, quoted, words};
 
@@ -72,6 +72,14 @@ text!(
     "one component of a repository's name (lower-case letters and digits, with `.`, `_` or `-` between \
      them), but not \"v2\"",
     |text| is_prefix(text).then(|| text.to_owned())
+);
+
+text!(
+    /// A platform of an image; [`Platform::parse`] takes it.
+    PlatformName,
+    "a platform such as \"linux/amd64\" or \"linux/arm/v7\"",
+    list "a list of platforms such as [\"linux/amd64\", \"linux/arm64\"]",
+    |text| Platform::parse(text).map(|_platform| text.to_owned())
 );
 
 text!(
@@ -451,6 +459,16 @@ mod tests {
             [("docker.io", true), ("hub", true), ("v2", false), ("a/b", false), ("A", false), ("a:1", false)]
         {
             assert_eq!(reads::<Prefix>(prefix), is_one, "{prefix}");
+        }
+        for (platform, is_one) in [
+            ("linux/amd64", true),
+            ("linux/arm/v7", true),
+            ("linux", false),
+            ("linux/", false),
+            ("Linux/amd64", false),
+            ("a/b/c/d", false),
+        ] {
+            assert_eq!(reads::<PlatformName>(platform), is_one, "{platform}");
         }
     }
 

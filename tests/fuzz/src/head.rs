@@ -74,6 +74,12 @@ fn read_by_lines(whole: &[u8], head: &Head<'_>) {
             (name.to_ascii_lowercase(), value.trim_matches([' ', '\t']))
         })
         .collect();
+    let told = head.fields();
+    assert_eq!(told.len(), fields.len());
+    for ((told_name, told_value), (name, value)) in told.iter().zip(&fields) {
+        assert_eq!(told_name.to_ascii_lowercase(), *name);
+        assert!(told_value == value || !value.is_ascii(), "{name}: {told_value:?}");
+    }
     let values = |name: &str| -> Vec<&str> {
         fields.iter().filter(|(known, _)| known == name).map(|(_, value)| *value).collect()
     };

@@ -19,6 +19,9 @@ use crate::mirror::Names;
 /// Where a result goes. Dropped unanswered: the writer is gone.
 pub(super) type Told<T> = oneshot::Sender<T>;
 
+/// What is told of manifests that were forgotten: see [`crate::metadata::Mirrored::forget`].
+pub(super) type Forgotten = Result<Option<Vec<Digest>>, Problem>;
+
 /// What a keeper's batch is told.
 pub(super) type Pushed = Result<Vec<Result<(), Problem>>, CommitFailed>;
 
@@ -33,6 +36,8 @@ pub(super) enum Wish {
     Claim(Box<RepositoryName>, Told<Result<(), Problem>>),
     /// Of an upstream's.
     Keep(Box<Keep>, Told<Result<bool, Problem>>),
+    /// Some of what is kept of an upstream's repository goes.
+    Forget(Box<RepositoryName>, Told<Forgotten>),
     /// Nothing but to write the touches that wait.
     Touches,
 }
@@ -42,6 +47,7 @@ pub(super) enum Decided {
     Push(Vec<Result<(), Problem>>, Told<Pushed>),
     YesNo(Result<bool, Problem>, Told<Result<bool, Problem>>),
     Done(Result<(), Problem>, Told<Result<(), Problem>>),
+    Forgot(Forgotten, Told<Forgotten>),
     Touches,
 }
 
@@ -95,6 +101,7 @@ impl<'a> Batch<'a> {
             }
             Wish::Claim(name, told) => Decided::Done(self.member(|change| change.claim(&name)), told),
             Wish::Keep(keep, told) => Decided::YesNo(self.member(|change| change.keep(&keep)), told),
+            Wish::Forget(name, told) => Decided::Forgot(self.member(|change| change.forget(&name)), told),
             Wish::Touches => Decided::Touches,
         };
         self.decided.push(decided);
@@ -161,13 +168,18 @@ impl Wish {
             Wish::Put(new, _) => new.bytes.len(),
             Wish::Keep(keep, _) => match &**keep {
                 Keep::Manifest(new) => new.bytes.len(),
-                Keep::Tag { .. } | Keep::NoTag { .. } | Keep::Used { .. } => 0,
+                Keep::Tag { .. }
+                | Keep::NoTag { .. }
+                | Keep::Used { .. }
+                | Keep::Pin { .. }
+                | Keep::Unpin { .. } => 0,
             },
             Wish::Push(..)
             | Wish::Mount(..)
             | Wish::DeleteManifest(..)
             | Wish::DeleteBlob(..)
             | Wish::Claim(..)
+            | Wish::Forget(..)
             | Wish::Touches => 0,
         }
     }
@@ -181,6 +193,7 @@ impl Wish {
             | Wish::DeleteManifest(_, told)
             | Wish::DeleteBlob(_, told)
             | Wish::Claim(_, told) => Decided::Done(Err(problem), told),
+            Wish::Forget(_, told) => Decided::Forgot(Err(problem), told),
             Wish::Touches => Decided::Touches,
         }
         .tell();
@@ -194,6 +207,7 @@ impl Decided {
             Decided::Push(results, told) => told.send(Ok(results)).is_ok(),
             Decided::YesNo(result, told) => told.send(result).is_ok(),
             Decided::Done(result, told) => told.send(result).is_ok(),
+            Decided::Forgot(result, told) => told.send(result).is_ok(),
             Decided::Touches => true,
         };
     }
@@ -204,6 +218,7 @@ impl Decided {
             Decided::Push(results, told) => Decided::Push(vec![Err(problem); results.len()], told),
             Decided::YesNo(_, told) => Decided::YesNo(Err(problem), told),
             Decided::Done(_, told) => Decided::Done(Err(problem), told),
+            Decided::Forgot(_, told) => Decided::Forgot(Err(problem), told),
             Decided::Touches => Decided::Touches,
         }
         .tell();
@@ -213,7 +228,9 @@ impl Decided {
     pub(super) fn commit_failed(self, refused: Problem) {
         match self {
             Decided::Push(_, told) => drop(told.send(Err(CommitFailed))),
-            Decided::YesNo(..) | Decided::Done(..) | Decided::Touches => self.fail(refused),
+            Decided::YesNo(..) | Decided::Done(..) | Decided::Forgot(..) | Decided::Touches => {
+                self.fail(refused);
+            }
         }
     }
 }

@@ -154,6 +154,13 @@ pub(super) const MIGRATIONS: &[&str] = &[
 
     DROP INDEX mirrored_edge_by_target;
     CREATE INDEX mirrored_edge_by_target ON mirrored_edge (repository, target, kind, size_bytes);",
+    // Who names a blob, for the list of the cache and for a purge. `cache_pin` has what was pinned while it ran.
+    "CREATE INDEX mirrored_edge_of_any ON mirrored_edge (target, repository);
+
+    CREATE TABLE cache_pin (
+        pattern TEXT PRIMARY KEY,
+        pinned_at INTEGER NOT NULL
+    ) WITHOUT ROWID;",
 ];
 
 /// `blob.state`. The other states of a digest belong to the keeper and its cache; none is in a table.

@@ -42,7 +42,7 @@ pub(super) fn local_below(connection: &Connection, prefix: &str) -> Sql<Option<S
         .optional()
 }
 
-fn repository(connection: &Connection, name: &RepositoryName) -> Sql<Option<i64>> {
+pub(super) fn repository(connection: &Connection, name: &RepositoryName) -> Sql<Option<i64>> {
     connection
         .prepare_cached("SELECT id FROM mirrored_repository WHERE name = ?1")?
         .query_row([name.as_str()], |row| row.get(0))
@@ -166,6 +166,8 @@ impl Change<'_, '_> {
                 self.revoked.mirrored(name);
                 self.charge(0, TAG_BYTES)?;
             }
+            Keep::Pin { pattern } => return Ok(self.pin(pattern)?),
+            Keep::Unpin { pattern } => return Ok(self.unpin(pattern)?),
             Keep::Used { repository: name, digest, at } => {
                 let Some(repository) = repository(self.connection, name)? else { return Ok(false) };
                 self.connection
@@ -282,7 +284,7 @@ impl Change<'_, '_> {
         Ok(())
     }
 
-    fn evict(&mut self, id: i64, repository: i64, charge_bytes: u64, digest: &Digest) -> Sql<()> {
+    pub(super) fn evict(&mut self, id: i64, repository: i64, charge_bytes: u64, digest: &Digest) -> Sql<()> {
         let tags = self
             .connection
             .prepare_cached("DELETE FROM mirrored_tag WHERE repository = ?1 AND digest = ?2")?

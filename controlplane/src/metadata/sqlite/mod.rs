@@ -10,6 +10,7 @@ mod batch;
 mod changes;
 mod columns;
 mod faults;
+mod inventory;
 mod migrations;
 mod mirrored;
 mod readers;
@@ -381,6 +382,31 @@ impl Mirrored for Sqlite {
 
     async fn mirrored_tags(&self, repository: RepositoryName, page: Page) -> Result<Option<Listed>, Problem> {
         self.readers.read(move |connection| mirrored::tags(connection, &repository, &page)).await
+    }
+
+    async fn mirrored_repositories(&self, page: Page) -> Result<Listed, Problem> {
+        self.readers.read(move |connection| inventory::repositories(connection, &page)).await
+    }
+
+    async fn mirrored_targets(
+        &self,
+        repository: RepositoryName,
+        after: Option<Digest>,
+        most: u32,
+    ) -> Result<Vec<Digest>, Problem> {
+        self.readers.read(move |connection| inventory::targets(connection, &repository, after, most)).await
+    }
+
+    async fn named_by(&self, digests: Vec<Digest>, most: u32) -> Result<Vec<Vec<String>>, Problem> {
+        self.readers.read(move |connection| inventory::named_by(connection, &digests, most)).await
+    }
+
+    async fn forget(&self, repository: RepositoryName) -> Result<Option<Vec<Digest>>, Problem> {
+        self.change(|told| Wish::Forget(Box::new(repository), told)).await
+    }
+
+    fn pins_blocking(&self) -> Result<Vec<String>, Problem> {
+        self.readers.read_blocking(inventory::pins)
     }
 
     async fn keep(&self, keep: Box<Keep>) -> Result<bool, Problem> {

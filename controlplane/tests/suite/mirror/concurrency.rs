@@ -87,8 +87,9 @@ async fn lists_of_a_slow_upstream_hold_up_no_other_list() {
         let target = format!("/v2/docker.io/org/app{number}/tags/list");
         let endpoint = Endpoint::parse(Method::Get, target.as_bytes()).unwrap();
         tokio::spawn(async move {
-            let (method, body, principal) = (Method::Get, Bytes::new(), NOBODY);
-            control.forward(|answer| Forward { endpoint, method, target, body, principal, answer }).await
+            let (method, body, principal, caller) = (Method::Get, Bytes::new(), NOBODY, None);
+            let request = |answer| Forward { endpoint, method, target, body, principal, caller, answer };
+            control.forward(request).await
         })
     };
     let waiting: Vec<_> = (0..2 * limits::FORWARDS_AT_ONCE).map(list).collect();

@@ -9,6 +9,7 @@ mod lists;
 mod manifests;
 mod metrics;
 mod names;
+mod operator;
 mod referrers;
 mod registry;
 mod rig;
