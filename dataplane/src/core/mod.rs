@@ -321,7 +321,8 @@ impl Core {
             Ok(Some((file, size_bytes, lease))) => {
                 let blob = OpenBlob { lease, ..OpenBlob::new(file, digest, size_bytes, epoch) };
                 let blob = Rc::new(blob);
-                if epoch.is_some() {
+                // One that has lost its name meanwhile was to be forgotten before it was known.
+                if self.has_its_name(&blob) {
                     self.files.borrow_mut().insert(*digest, blob.clone(), 1);
                 }
                 Ok(Some(blob))
