@@ -120,7 +120,7 @@ legs! {
         registry.require(Auth::bearer_for("second", "right"));
         let config = "credentials = [{ username = \"first\", password = \"old\" }, \
                       { username = \"second\", password = \"right\" }]\n";
-        let server = mirror(leg, &root(&registry, config)).expects_log("the realm rejected credentials").start();
+        let server = mirror(leg, &root(&registry, config)).expects_log("credentials were rejected").start();
         let mut client = server.client();
         client.get(manifest("latest")).expect(200);
         client.get(manifest(image.manifests[0])).expect(200);
