@@ -218,7 +218,7 @@ fn launch(leg: Leg, trials: &[Trial], authorities: &TempDir) -> Launch {
         "the rest of an upstream's blob does not come",
         "the upstream tells another length than before",
         "an upstream names a realm that is not its own",
-        "the realm rejected credentials",
+        "credentials were rejected",
         "\"message\":\"refused\"",
         "\"message\":\"the upstream's ",
     ]

@@ -143,7 +143,7 @@ legs! {
         ];
         let launch = mirror(leg, &config.concat()).set("GANTRY_LOG", "trace");
         let expected = [
-            NO_ANSWER, "the realm rejected credentials", "an upstream gave other bytes",
+            NO_ANSWER, "credentials were rejected", "an upstream gave other bytes",
             "the rest of an upstream's blob does not come", "an upstream names a realm that is not its own",
             "the upstream tells another length", "\"message\":\"refused\"", "\"message\":\"the upstream's ",
         ];
