@@ -185,8 +185,9 @@ async fn less_than_10_kib_a_second_is_dropped_after_a_minute_of_waiting() {
     }
     clock.pass(seconds(1)).await;
     stream.write_all(b"d").unwrap();
-    let end = tokio::spawn(async move { fetched.bytes.recv().await });
-    assert_eq!(clock.answer(end).await, Some(Err(Problem::UpstreamTimeout)));
+    let end = tokio::spawn(async move { (fetched.bytes.recv().await, fetched.bytes.recv().await) });
+    let (piece, end) = clock.answer(end).await;
+    assert_eq!((piece, end), (Some(Ok(b"d"[..].into())), Some(Err(Problem::UpstreamTimeout))));
 }
 
 #[tokio::test]
