@@ -9,13 +9,10 @@ pub fn link(bytes: &[u8]) {
     if let Some(query) = &found {
         assert!(!query.contains(['#', '>', '\n']), "{query}");
         assert!(lines.iter().any(|line| String::from_utf8_lossy(line).contains(query.as_str())), "{query}");
-        assert_eq!(
-            next_query(&[format!("<?{query}>;rel=next").as_bytes()]).as_ref(),
-            Some(query).filter(|query| !query.contains(','))
-        );
+        assert_eq!(next_query(&[format!("<?{query}>;rel=next").as_bytes()]).as_ref(), Some(query));
     }
 
-    let may_be = |byte: &&u8| (b'!'..=b'~').contains(*byte) && !b"#<>,\"".contains(*byte);
+    let may_be = |byte: &&u8| (b'!'..=b'~').contains(*byte) && !b"#<>\"".contains(*byte);
     let query: String = bytes.iter().filter(may_be).map(|byte| char::from(*byte)).collect();
     let line = format!(
         "</v2/?{query}#x>; rel=\"prev\", <https://other.example/v2/a/tags/list?{query}#y>; a=b ;rel=\"next\""
