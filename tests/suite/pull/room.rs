@@ -102,7 +102,7 @@ legs! {
         let server = start(leg, &registry, &volume);
         let bytes = noise(1320, 32 * MIB);
         let digest = registry.push_blob("library/thing", bytes.clone());
-        registry.script(On::get("/blobs/"), Fault::Reset { at: 6 * MIB as u64 });
+        registry.script(On::get("/blobs/"), Fault::Truncated { at: 6 * MIB as u64 });
         assert!(server.client().request("GET", target(&digest)).try_send().is_err(), "four times 6 MiB");
         let left = || blocks(&server.data_dir().join("fills"));
         assert!(left() >= 24 * MIB as u64, "{}", left());
