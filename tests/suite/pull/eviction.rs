@@ -144,7 +144,7 @@ legs! {
         // With the metadata and its log, which has its full length from the start.
         let empty_bytes = volume.used_bytes();
         let (ended, next, reads) = (AtomicBool::new(false), AtomicUsize::new(0), reads());
-        let on_volume = || volume.used_bytes() - empty_bytes;
+        let on_volume = || volume.used_bytes().saturating_sub(empty_bytes);
         let counted = || server.metric("gantry_store_budget_used_bytes") as u64;
         let (counted_most, volume_most) = thread::scope(|scope| {
             let (ended, next, reads) = (&ended, &next, &reads);

@@ -198,6 +198,10 @@ legs! {
         let request = first.request("GET", herd.target()).to_bytes();
         first.send_bytes(&request);
         assert!(first.read_some(BLOB_BYTES / 100) >= BLOB_BYTES / 100);
+        // A fill that nobody wants any more stops: there is always somebody.
+        let mut second = server.client();
+        second.send_bytes(&request);
+        assert!(second.read_some(1) > 0);
         let first = std::sync::Mutex::new(first);
         let went = herd.run(&server, |number, client| {
             if number == CLIENTS / 2 {
