@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use control::Fetched;
 use controlplane::{
     limits,
     upstream::{Accept, AllowPrivate, Credentials, Failure, Proxy, Upstream, UpstreamSettings},
@@ -72,6 +74,25 @@ impl ByHand {
             .await;
         stream
     }
+
+    /// A blob of five bytes, of which none has been sent.
+    async fn blob(&self, clock: &HeldClock, upstream: Upstream) -> (TcpStream, Fetched) {
+        let asked = tokio::spawn(async move {
+            upstream.blob(&repository(), &Digest::of(Algorithm::Sha256, b""), 0, None).await
+        });
+        let mut stream = self.asked(clock, HEAD_END).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").unwrap();
+        (stream, clock.answer(asked).await.unwrap().unwrap())
+    }
+}
+
+/// What comes next of a blob, without any time going by.
+async fn next_piece(clock: &HeldClock, mut fetched: Fetched) -> (Fetched, Option<Result<Bytes, Problem>>) {
+    let piece = tokio::spawn(async move {
+        let piece = fetched.bytes.recv().await;
+        (fetched, piece)
+    });
+    clock.answer(piece).await
 }
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
@@ -139,21 +160,12 @@ async fn a_blob_s_bytes_are_30_s_apart_and_no_more() {
     let clock = HeldClock::new();
     // That they are too few is another matter.
     let upstream = server.upstream_with("http", |timeouts| timeouts.body_rate_min_bytes = 0);
-    let asked = tokio::spawn(async move {
-        upstream.blob(&repository(), &Digest::of(Algorithm::Sha256, b""), 0, None).await
-    });
-    let mut stream = server.asked(&clock, HEAD_END).await;
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").unwrap();
-    let mut fetched = clock.answer(asked).await.unwrap().unwrap();
+    let (mut stream, mut fetched) = server.blob(&clock, upstream).await;
     // However many of them: each has its own time.
     for byte in [b"a", b"b", b"c"] {
         clock.pass(seconds(30) - TICK).await;
         stream.write_all(byte).unwrap();
-        let piece = tokio::spawn(async move {
-            let piece = fetched.bytes.recv().await;
-            (fetched, piece)
-        });
-        let (back, piece) = clock.answer(piece).await;
+        let (back, piece) = next_piece(&clock, fetched).await;
         fetched = back;
         assert_eq!(piece, Some(Ok(byte[..].into())));
     }
@@ -166,20 +178,11 @@ async fn less_than_10_kib_a_second_is_dropped_after_a_minute_of_waiting() {
     let server = ByHand::start();
     let clock = HeldClock::new();
     let upstream = server.upstream("http");
-    let asked = tokio::spawn(async move {
-        upstream.blob(&repository(), &Digest::of(Algorithm::Sha256, b""), 0, None).await
-    });
-    let mut stream = server.asked(&clock, HEAD_END).await;
-    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").unwrap();
-    let mut fetched = clock.answer(asked).await.unwrap().unwrap();
+    let (mut stream, mut fetched) = server.blob(&clock, upstream).await;
     for byte in [b"a", b"b", b"c"] {
         clock.pass(seconds(20) - TICK).await;
         stream.write_all(byte).unwrap();
-        let piece = tokio::spawn(async move {
-            let piece = fetched.bytes.recv().await;
-            (fetched, piece)
-        });
-        let (back, piece) = clock.answer(piece).await;
+        let (back, piece) = next_piece(&clock, fetched).await;
         fetched = back;
         assert_eq!(piece, Some(Ok(byte[..].into())), "not yet a minute");
     }
