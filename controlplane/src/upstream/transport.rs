@@ -1,7 +1,7 @@
 //! One request, one answer: hyper's client and its pool, with our connector and our deadlines.
 //!
 //! Invariants: nothing is followed, repeated or authorised here, but for one thing: a request whose connection was used
-//! before and then turned out to be closed is sent once more.
+//! before, and then turned out to be closed or to have more on it than its last answer, is sent once more.
 
 use std::{error::Error, time::Duration};
 
@@ -52,7 +52,7 @@ impl Transport {
         let again = request.clone();
         let sent = async {
             match self.client.request(request).await {
-                Err(error) if was_idle(&error) => self.client.request(again).await,
+                Err(error) if was_left_over(&error) => self.client.request(again).await,
                 other => other,
             }
         };
@@ -77,15 +77,17 @@ fn windows(transfers_max: usize) -> (u32, u32) {
     (stream, stream * streams)
 }
 
-/// The connection had been used, and was closed before it said a word to this request.
-fn was_idle(error: &legacy::Error) -> bool {
+/// The connection had been used, and what it said to this request is of its past: its end, or the rest of an answer that
+/// should have had none (a body after a 204 or after a HEAD).
+fn was_left_over(error: &legacy::Error) -> bool {
     let mut extensions = Extensions::new();
     if let Some(connected) = error.connect_info() {
         connected.get_extras(&mut extensions);
     }
     let used = extensions.get::<Answers>().is_some_and(Answers::some);
-    used && http_error(error)
-        .is_some_and(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+    used && http_error(error).is_some_and(|error| {
+        error.is_incomplete_message() || error.is_canceled() || error.is_closed() || error.is_parse()
+    })
 }
 
 fn http_error(error: &legacy::Error) -> Option<&hyper::Error> {

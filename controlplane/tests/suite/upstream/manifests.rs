@@ -130,6 +130,20 @@ async fn an_answer_of_another_kind_is_refused() {
     }
 }
 
+/// A 204 has no body: what follows its head all the same is on the connection when the next request takes it.
+#[tokio::test]
+async fn what_is_left_on_a_connection_is_no_answer_to_the_next_request() {
+    let registry = Registry::start();
+    registry.push_image(NAME, "latest", &[100]);
+    let upstream = client(&registry);
+    for round in 0..500 {
+        registry.script(On::get("/manifests/"), Fault::Status(204));
+        assert!(misbehaved(&pull(&upstream, "latest").await.unwrap_err()));
+        registry.heal();
+        assert!(pull(&upstream, "latest").await.unwrap().is_some(), "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn a_document_that_breaks_off_is_none() {
     let registry = Registry::start();
