@@ -169,8 +169,7 @@ async fn fill(
                 if told_bytes.is_some_and(|told_bytes| told_bytes != size_bytes) {
                     return Err(Problem::UpstreamMisbehaved { why: ANOTHER_LENGTH });
                 }
-                let open = OpenBlob::new(files.data.clone(), digest, size_bytes, None);
-                let open = Rc::new(OpenBlob { lease: reader.lease(), ..open });
+                let open = Rc::new(OpenBlob::new(files.data.clone(), digest, size_bytes, None));
                 let came = match (reader.is_verified(), reader.is_ahead()) {
                     (true, _) => Came::Hit,
                     (false, true) => Came::Partial,

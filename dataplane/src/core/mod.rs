@@ -318,9 +318,8 @@ impl Core {
         let names = self.store.names();
         let epoch = names.read(names.of_digest(digest));
         match self.store.open_blob(&self.io, digest).await {
-            Ok(Some((file, size_bytes, lease))) => {
-                let blob = OpenBlob { lease, ..OpenBlob::new(file, digest, size_bytes, epoch) };
-                let blob = Rc::new(blob);
+            Ok(Some((file, size_bytes))) => {
+                let blob = Rc::new(OpenBlob::new(file, digest, size_bytes, epoch));
                 // One that has lost its name meanwhile was to be forgotten before it was known.
                 if self.has_its_name(&blob) {
                     self.files.borrow_mut().insert(*digest, blob.clone(), 1);

@@ -7,7 +7,6 @@ use std::{
     io::{self, ErrorKind},
     pin::Pin,
     rc::Rc,
-    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -16,7 +15,6 @@ use oci::{Digest, Problem, Span};
 
 use super::Core;
 use crate::{
-    cache::Lease,
     fill::{Advance, Pass, Reader},
     http::Lines,
     io::{Buf, File, Io, Socket, is_damage},
@@ -33,9 +31,6 @@ pub struct OpenBlob {
     pub size_bytes: u64,
     /// The lines of a head that every answer with bytes of it has.
     pub lines: Box<[u8]>,
-    /// What its bytes are counted by while it is open, if it is a cached one.
-    #[expect(dead_code, reason = "it is only held, and dropped after the file")]
-    pub lease: Option<Arc<Lease>>,
     /// While the store's names are at this, the file has the blob's name. `None`: the name was changing.
     pub epoch: Option<Epoch>,
 }
@@ -359,7 +354,7 @@ impl OpenBlob {
 
     /// The file of a blob of that digest and length; `epoch` as in the field.
     pub fn new(file: File, digest: &Digest, size_bytes: u64, epoch: Option<Epoch>) -> OpenBlob {
-        OpenBlob { digest: *digest, file, size_bytes, lines: OpenBlob::lines_of(digest), lease: None, epoch }
+        OpenBlob { digest: *digest, file, size_bytes, lines: OpenBlob::lines_of(digest), epoch }
     }
 
     /// The lines of a head that every answer about this blob has.

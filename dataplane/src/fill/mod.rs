@@ -448,6 +448,7 @@ impl Fill {
     }
 
     fn restored(left: Left, units: Units, lease: Arc<Lease>) -> Fill {
+        left.files.data.keep(lease.clone());
         Fill {
             units: Mutex::new(units),
             lease: OnceLock::from(lease),
@@ -551,12 +552,14 @@ impl Fill {
 
     /// Its files, which are made when its first bytes come, and counted before: whoever has them open shares the lease.
     async fn open_files(&self, runner: &Runner) -> Result<FillFiles, End> {
-        self.lease(runner)?;
+        let lease = self.lease(runner)?;
         let files = self.files.get_or_try_init(|| async {
             let id = FillId::from_bytes(runner.io.unguessable()?);
             let (digest, size_bytes) = (self.digest, self.size_bytes.get().copied());
             let create = || runner.io.fs(move |fs| FillFiles::create(fs, id, &digest, size_bytes));
-            busy::patiently(runner, create).await
+            let files = busy::patiently(runner, create).await?;
+            files.data.keep(lease);
+            Ok(files)
         });
         match files.await {
             Ok(files) => Ok(files.clone()),

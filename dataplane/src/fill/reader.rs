@@ -18,7 +18,6 @@ use super::{
     positions::Position,
     run::{misbehaved, read_chunk},
 };
-use crate::cache::Lease;
 use crate::io::unix_time;
 use crate::limits::{
     FILL_CHUNK_BYTES, FILL_NEAR_CHUNKS, FILL_RESUME_PAUSE, FILL_RESUMES_MAX, HELD_BACK_BYTES, PROBE_BYTES,
@@ -211,11 +210,6 @@ impl Reader {
     /// Its files and its length in bytes, once it is [`Ready::Begun`].
     pub fn file(&self) -> Option<(&FillFiles, u64)> {
         Some((self.fill.files.get()?, *self.fill.size_bytes.get()?))
-    }
-
-    /// What its bytes are counted by, to be kept as long as its file.
-    pub fn lease(&self) -> Option<Arc<Lease>> {
-        self.fill.lease.get().cloned()
     }
 
     /// Up to where an answer that ends with `span` may be sent: in order, what is there without the end that is held

@@ -1,11 +1,12 @@
 //! Files: read at once when memory has the pages, otherwise later by the ring or the pool.
 
 use std::{
+    any::Any,
     future::Future,
     io::{self, IoSliceMut},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -24,6 +25,8 @@ struct Inner {
     name: Box<str>,
     faults: Faults,
     number: u64,
+    /// Behind the descriptor, to be dropped after it.
+    kept: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 pub(super) const PAGE_BYTES: u64 = 4096;
@@ -32,7 +35,13 @@ impl File {
     pub(super) fn new(fd: OwnedFd, name: &str, faults: Faults) -> File {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        File(Arc::new(Inner { fd, name: name.into(), faults, number }))
+        File(Arc::new(Inner { fd, name: name.into(), faults, number, kept: OnceLock::new() }))
+    }
+
+    /// Keeps this until the last descriptor is closed, those of operations in flight included. The first of several stays.
+    pub fn keep(&self, what: Arc<dyn Any + Send + Sync>) {
+        // One that is there already is as good: it is the same.
+        let _ = self.0.kept.set(what);
     }
 
     /// The path it was opened by, relative to the data directory.
@@ -183,6 +192,7 @@ async fn read_by_ring(
     match in_flight.and_then(|in_flight| Ok((in_flight, for_the_ring(&file)?))) {
         Ok((_in_flight, ring)) => {
             let (result, part) = ring.read_at(Part { into, len }, at).await;
+            close(ring, file);
             (result, part.into)
         }
         Err(error) => (Err(error), into),
@@ -191,7 +201,20 @@ async fn read_by_ring(
 
 async fn write_by_ring(in_flight: io::Result<InFlight>, file: File, at: u64, from: Bytes) -> io::Result<()> {
     let _in_flight = in_flight?;
-    for_the_ring(&file)?.write_all_at(from, at).await.0
+    let ring = for_the_ring(&file)?;
+    let (result, _from) = ring.write_all_at(from, at).await;
+    close(ring, file);
+    result
+}
+
+/// The ring closes it, some time later; what the file keeps is kept until then.
+fn close(ring: monoio::fs::File, file: File) {
+    if file.0.kept.get().is_some() {
+        monoio::spawn(async move {
+            let _already_gone = ring.close().await;
+            drop(file);
+        });
+    }
 }
 
 /// The first `len` bytes of a buffer's spare part.

@@ -175,13 +175,10 @@ impl Store {
         self.shared.suspects.has(digest)
     }
 
-    /// The blob's file and its length in bytes, and what is to be kept as long as the file. `None`: no file of that name, or
-    /// one that is not as long as a cached blob was when it got its name, which is a suspect from then on.
-    pub async fn open_blob(
-        &self,
-        io: &Io,
-        digest: &Digest,
-    ) -> io::Result<Option<(File, u64, Option<Arc<Lease>>)>> {
+    /// The blob's file, which keeps what its bytes are counted by if it is a cached one, and its length in bytes. `None`:
+    /// no file of that name, or one that is not as long as a cached blob was when it got its name, which is a suspect from
+    /// then on.
+    pub async fn open_blob(&self, io: &Io, digest: &Digest) -> io::Result<Option<(File, u64)>> {
         let path = blob_path(digest);
         // Before the file: then its bytes count for as long as it is open.
         let (lease, size_bytes) = self.shared.cached.lease(digest).unzip();
@@ -201,7 +198,10 @@ impl Store {
                 }
                 Ok(None)
             }
-            Some((file, len)) => Ok(Some((file, len, lease))),
+            Some((file, len)) => {
+                lease.into_iter().for_each(|lease| file.keep(lease));
+                Ok(Some((file, len)))
+            }
             None => {
                 lease.iter().for_each(|lease| self.shared.cached.missing(digest, lease));
                 Ok(None)

@@ -6,7 +6,7 @@ use std::{
     io::Read,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ::faults::{Digest, Registry};
@@ -35,10 +35,6 @@ const REST: Duration = Duration::from_millis(15);
 
 /// What comes to the volume beside bytes of blobs: directories, records of fills, the journal of the cache.
 const BESIDE_BYTES: u64 = 1 << 20;
-
-/// The ring closes its duplicate of a descriptor some time after the operation was answered, and the bytes of a file
-/// without a name go then: on the volume there may be more than is counted for as long as a core is busy with others.
-const CLOSE_TIME: Duration = Duration::from_secs(5);
 
 struct There {
     registry: Registry,
@@ -99,24 +95,14 @@ fn reads() -> Vec<usize> {
     reads
 }
 
-/// Looks again and again until `ended`, and gives the most that was seen and how often it was looked. Fails when it is
-/// more than `most_bytes` for longer than `may_last`.
-fn watch(
-    what: &str,
-    ended: &AtomicBool,
-    (most_bytes, may_last): (u64, Duration),
-    look: impl Fn() -> u64,
-) -> (u64, usize) {
-    let (mut most, mut looks, mut last_good) = (0, 0, Instant::now());
+/// Looks again and again until `ended`, and gives the most that was seen and how often it was looked; fails as soon as it
+/// is too much.
+fn watch(what: &str, ended: &AtomicBool, most_bytes: u64, look: impl Fn() -> u64) -> (u64, usize) {
+    let (mut most, mut looks) = (0, 0);
     while !ended.load(Ordering::Acquire) {
-        let bytes = look();
-        most = most.max(bytes);
+        most = most.max(look());
+        assert!(most <= most_bytes, "{most} bytes are {what}, of {most_bytes}");
         looks += 1;
-        if bytes <= most_bytes {
-            last_good = Instant::now();
-        } else {
-            assert!(last_good.elapsed() <= may_last, "{bytes} bytes are {what}, of {most_bytes}");
-        }
         thread::sleep(Duration::from_micros(200));
     }
     (most, looks)
@@ -148,10 +134,10 @@ legs! {
         let counted = || server.metric("gantry_store_budget_used_bytes") as u64;
         let (counted_most, volume_most) = thread::scope(|scope| {
             let (ended, next, reads) = (&ended, &next, &reads);
-            let watching = scope.spawn(move || watch("counted", ended, (BUDGET_BYTES, Duration::ZERO), counted));
+            let watching = scope.spawn(move || watch("counted", ended, BUDGET_BYTES, counted));
 
             let watching_volume =
-                scope.spawn(move || watch("on the volume", ended, (BUDGET_BYTES + BESIDE_BYTES, CLOSE_TIME), on_volume));
+                scope.spawn(move || watch("on the volume", ended, BUDGET_BYTES + BESIDE_BYTES, on_volume));
             let readers: Vec<_> = (0..READERS)
                 .map(|reader| {
                     let (there, server) = (&there, &server);
