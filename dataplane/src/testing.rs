@@ -6,7 +6,7 @@ pub use crate::{
         Budget, Found, Header, Index, Item, Kind, Lease, Leases, Loaded, Log, NoRoom, Opened, Place, Policy,
         Read, Rebuilt, Record as IndexRecord, Refused, Unwritten, Victim, read_frames,
     },
-    fill::read_journal as read_fill_journal,
+    fill::{Journal, read_journal as read_fill_journal},
     http::{BodyLength, Chunked, Head, Parsed, parse as parse_head},
     io::{Call, Driver, Faults, File, Fs, Io, Pool, probe, spawn_core},
     store::{

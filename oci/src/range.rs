@@ -202,6 +202,17 @@ pub enum Selected {
     Many(Box<[Span]>),
 }
 
+impl Selected {
+    /// The one part that it is, of a blob of this length. `None`: it is several.
+    pub fn span(&self, size_bytes: u64) -> Option<Span> {
+        match self {
+            Selected::Whole => Some(Span { start: 0, end: size_bytes }),
+            Selected::One(span) => Some(*span),
+            Selected::Many(_) => None,
+        }
+    }
+}
+
 /// The value of a `Content-Range` in a reply: `bytes 0-99/2048`. The span must not be empty.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContentRange {

@@ -151,6 +151,9 @@ async fn fill(
         let mut reader = core.join_fill(digest, origin, told_bytes)?;
         let selected = reader.size_bytes().map(|size_bytes| conditions.selected(digest, size_bytes));
         let selected = selected.transpose()?;
+        if let (Some(selected), Some(size_bytes)) = (&selected, reader.size_bytes()) {
+            reader.answers(selected.span(size_bytes), size_bytes);
+        }
         let span = match selected {
             Some(Selected::One(span)) => Some(span),
             Some(Selected::Whole | Selected::Many(_)) | None => None,
@@ -263,6 +266,8 @@ pub fn respond(
     let mut lines = core.lines(status);
     lines.rendered(&blob.lines);
     lines.fixed(cache_line(came));
+    // Its length may have been told only now.
+    reader.iter_mut().for_each(|reader| reader.answers(selected.span(size_bytes), size_bytes));
     let span = match selected {
         Selected::Whole => Span { start: 0, end: size_bytes },
         Selected::One(span) => {
@@ -278,8 +283,6 @@ pub fn respond(
             return Ok(Response::new(206, lines, Body::File(part.of_fill(reader))));
         }
     };
-    // Its length may have been told only now.
-    reader.iter_mut().for_each(|reader| reader.answers(span, size_bytes));
     lines.fixed("Content-Type: application/octet-stream\r\n");
     lines.number_field("Content-Length", span.len());
     Ok(Response::new(status, lines, Body::File(FilePart::new(blob, span).of_fill(reader))))

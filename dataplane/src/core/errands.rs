@@ -168,7 +168,7 @@ async fn follow(
     }
     let (_, size_bytes) = reader.file().ok_or(Problem::Internal)?;
     let all = Span { start: 0, end: size_bytes };
-    reader.answers(all, size_bytes);
+    reader.answers(Some(all), size_bytes);
     loop {
         match reader.end(all) {
             None => {

@@ -11,7 +11,10 @@
 //! Invariants: a record follows the write of its chunk. What is read back was written, whole, by this fill; bytes that
 //! were cut or changed are a chunk that is not there.
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+};
 
 use oci::{Algorithm, Digest};
 
@@ -69,26 +72,38 @@ pub struct FillFiles {
 /// A fill that an earlier process left.
 pub struct Left {
     pub files: FillFiles,
-    pub digest: Digest,
-    pub size_bytes: u64,
-    /// The checksum of each chunk that is said to be there.
-    pub chunks: BTreeMap<u64, u32>,
-    /// Records in the journal.
-    pub records: u64,
+    pub journal: Journal,
     /// When its bytes were last written, seconds since 1970.
     pub written_unix: u64,
 }
 
-const VERSION: u8 = 1;
+/// What a journal says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Of the blob.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// The checksum of each chunk that is there.
+    pub chunks: BTreeMap<u64, u32>,
+    /// The marks of those who gave them.
+    pub givers: BTreeSet<u32>,
+    /// How many records there are, whatever is in them.
+    pub records: u64,
+}
+
+const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 1 + 16 + 1 + 64 + 8 + 4;
 /// In the place of a length that nobody has told.
 const UNKNOWN_SIZE: u64 = u64::MAX;
-const RECORD_BYTES: usize = 16 + 8 + 4 + 4;
+const RECORD_BYTES: usize = 16 + 8 + 4 + 4 + 4;
 
 impl Left {
     /// The units of room that its chunks lie in.
     pub(super) fn units(&self) -> Units {
-        Units::of(self.chunks.keys().map(|chunk| chunk * FILL_CHUNK_BYTES / FILL_ROOM_BYTES).collect())
+        Units::of(
+            self.journal.chunks.keys().map(|chunk| chunk * FILL_CHUNK_BYTES / FILL_ROOM_BYTES).collect(),
+        )
     }
 }
 
@@ -101,10 +116,10 @@ impl FillFiles {
         Ok(files)
     }
 
-    /// Says that a chunk is there: record number `records`, from 0.
-    pub fn record(&self, fs: &Fs, records: u64, chunk: u64, crc: u32) -> io::Result<()> {
+    /// Says that a chunk is there, and whose: record number `records`, from 0.
+    pub fn record(&self, fs: &Fs, records: u64, chunk: u64, crc: u32, giver: u32) -> io::Result<()> {
         let at = HEADER_BYTES as u64 + records * RECORD_BYTES as u64;
-        fs.write_all_at(&self.present, at, &record(self.id, chunk, crc))
+        fs.write_all_at(&self.present, at, &record(self.id, chunk, crc, giver))
     }
 
     /// Nothing of it is found any more, also if its names stay.
@@ -130,7 +145,9 @@ pub fn left(fs: &Fs) -> io::Result<Vec<Left>> {
             continue;
         };
         match read(fs, id)? {
-            Some(left) if all.iter().all(|other| other.digest != left.digest) => all.push(left),
+            Some(left) if all.iter().all(|other| other.journal.digest != left.journal.digest) => {
+                all.push(left)
+            }
             Some(_) | None => FillFiles::remove(fs, id)?,
         }
     }
@@ -148,12 +165,11 @@ fn read(fs: &Fs, id: FillId) -> io::Result<Option<Left>> {
         tracing::warn!(id = %id, len, "a fill's journal is too long to be one");
         return Ok(None);
     }
-    let mut journal = vec![0; len as usize];
-    let read = fs.read_at(&present, 0, &mut journal)?;
-    let Some((digest, size_bytes, chunks, records)) = parse(id, &journal[..read]) else { return Ok(None) };
-    let chunks = chunks.into_iter().filter(|(chunk, _)| end_of(*chunk, size_bytes) <= stat.len).collect();
-    let (files, written_unix) = (FillFiles { id, data, present }, stat.written_unix);
-    Ok(Some(Left { files, digest, size_bytes, chunks, records, written_unix }))
+    let mut bytes = vec![0; len as usize];
+    let read = fs.read_at(&present, 0, &mut bytes)?;
+    let Some(mut journal) = parse(id, &bytes[..read]) else { return Ok(None) };
+    journal.chunks.retain(|chunk, _| end_of(*chunk, journal.size_bytes) <= stat.len);
+    Ok(Some(Left { files: FillFiles { id, data, present }, journal, written_unix: stat.written_unix }))
 }
 
 /// Where a chunk ends, exclusive.
@@ -177,11 +193,12 @@ fn header(id: FillId, digest: &Digest, size_bytes: u64) -> [u8; HEADER_BYTES] {
     bytes
 }
 
-fn record(id: FillId, chunk: u64, crc: u32) -> [u8; RECORD_BYTES] {
+fn record(id: FillId, chunk: u64, crc: u32, giver: u32) -> [u8; RECORD_BYTES] {
     let mut bytes = [0; RECORD_BYTES];
     bytes[..16].copy_from_slice(&id.0.to_le_bytes());
     bytes[16..24].copy_from_slice(&chunk.to_le_bytes());
     bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    bytes[28..32].copy_from_slice(&giver.to_le_bytes());
     seal(&mut bytes);
     bytes
 }
@@ -197,13 +214,13 @@ fn is_sealed(bytes: &[u8]) -> bool {
     crc == crc32fast::hash(body).to_le_bytes()
 }
 
-/// [`parse`] of the journal of the fill with this id: digest, length, the checksum of each chunk, records.
-pub fn read_journal(id: [u8; 16], journal: &[u8]) -> Option<(Digest, u64, BTreeMap<u64, u32>, u64)> {
+/// [`parse`] of the journal of the fill with this id.
+pub fn read_journal(id: [u8; 16], journal: &[u8]) -> Option<Journal> {
     parse(FillId::from_bytes(id), journal)
 }
 
 /// What a journal says. A record that is not whole is skipped: it is a chunk that has to be fetched again.
-fn parse(id: FillId, journal: &[u8]) -> Option<(Digest, u64, BTreeMap<u64, u32>, u64)> {
+fn parse(id: FillId, journal: &[u8]) -> Option<Journal> {
     let (header, records) = journal.split_at_checked(HEADER_BYTES)?;
     let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
     if !is_sealed(header) || header[0] != VERSION || header[1..17] != id.0.to_le_bytes() {
@@ -218,16 +235,22 @@ fn parse(id: FillId, journal: &[u8]) -> Option<(Digest, u64, BTreeMap<u64, u32>,
     let digest = Digest::from_bytes(algorithm, &header[18..18 + algorithm.digest_len()])?;
     // One whose length nobody told can't be gone on with: nobody would know where it ends.
     let size_bytes = number(&header[82..90]).filter(|size_bytes| *size_bytes != UNKNOWN_SIZE)?;
-    let mut chunks = BTreeMap::new();
     let count = records.len().div_ceil(RECORD_BYTES) as u64;
+    let mut journal =
+        Journal { digest, size_bytes, chunks: BTreeMap::new(), givers: BTreeSet::new(), records: count };
     for record in records.chunks_exact(RECORD_BYTES) {
         let ours = is_sealed(record) && record[..16] == id.0.to_le_bytes();
-        let (Some(chunk), Ok(crc)) = (number(&record[16..24]), record[24..28].try_into()) else { continue };
+        let (Some(chunk), Ok(crc), Ok(giver)) =
+            (number(&record[16..24]), record[24..28].try_into(), record[28..32].try_into())
+        else {
+            continue;
+        };
         if ours && chunk.saturating_mul(FILL_CHUNK_BYTES) < size_bytes {
-            chunks.insert(chunk, u32::from_le_bytes(crc));
+            journal.chunks.insert(chunk, u32::from_le_bytes(crc));
+            journal.givers.insert(u32::from_le_bytes(giver));
         }
     }
-    Some((digest, size_bytes, chunks, count))
+    Some(journal)
 }
 
 #[cfg(test)]
@@ -238,7 +261,7 @@ mod tests {
         let (id, digest) = (FillId(7), Digest::of(Algorithm::Sha256, b"x"));
         let mut journal = header(id, &digest, 10 * FILL_CHUNK_BYTES).to_vec();
         for chunk in [0, 1, 7] {
-            journal.extend_from_slice(&record(id, chunk, 40 + chunk as u32));
+            journal.extend_from_slice(&record(id, chunk, 40 + chunk as u32, chunk as u32 % 2));
         }
         (id, digest, journal)
     }
@@ -247,22 +270,25 @@ mod tests {
     fn a_journal_says_what_was_recorded_and_no_more_when_it_was_cut_or_changed() {
         let (id, digest, whole) = journal();
         let all = BTreeMap::from([(0, 40), (1, 41), (7, 47)]);
-        assert_eq!(parse(id, &whole), Some((digest, 10 * FILL_CHUNK_BYTES, all.clone(), 3)));
+        let size_bytes = 10 * FILL_CHUNK_BYTES;
+        let expect =
+            Journal { digest, size_bytes, chunks: all.clone(), givers: BTreeSet::from([0, 1]), records: 3 };
+        assert_eq!(parse(id, &whole), Some(expect));
         for end in 0..whole.len() {
             match parse(id, &whole[..end]) {
                 None => assert!(end < HEADER_BYTES),
-                Some((of, _, chunks, count)) => {
-                    assert_eq!(of, digest);
-                    assert_eq!(chunks.len(), (end - HEADER_BYTES) / RECORD_BYTES);
+                Some(journal) => {
+                    assert_eq!(journal.digest, digest);
+                    assert_eq!(journal.chunks.len(), (end - HEADER_BYTES) / RECORD_BYTES);
                     // The next record goes behind whatever is there.
-                    assert!(HEADER_BYTES + count as usize * RECORD_BYTES >= end);
+                    assert!(HEADER_BYTES + journal.records as usize * RECORD_BYTES >= end);
                 }
             }
         }
         for at in 0..whole.len() {
             let mut changed = whole.clone();
             changed[at] ^= 0x10;
-            let Some((of, _, chunks, _)) = parse(id, &changed) else { continue };
+            let Some(Journal { digest: of, chunks, .. }) = parse(id, &changed) else { continue };
             assert_eq!(of, digest, "{at}");
             assert_eq!(chunks.len(), 2, "{at}");
             assert!(chunks.iter().all(|(chunk, crc)| all.get(chunk) == Some(crc)), "{at}");
@@ -272,10 +298,10 @@ mod tests {
     #[test]
     fn records_of_another_fill_and_chunks_behind_the_end_are_nobodys() {
         let (id, _, mut whole) = journal();
-        whole.extend_from_slice(&record(FillId(8), 3, 1));
-        whole.extend_from_slice(&record(id, 10, 1));
-        whole.extend_from_slice(&record(id, u64::MAX, 1));
-        assert_eq!(parse(id, &whole).unwrap().2.len(), 3);
+        whole.extend_from_slice(&record(FillId(8), 3, 1, 0));
+        whole.extend_from_slice(&record(id, 10, 1, 0));
+        whole.extend_from_slice(&record(id, u64::MAX, 1, 0));
+        assert_eq!(parse(id, &whole).unwrap().chunks.len(), 3);
         assert_eq!(parse(FillId(8), &whole), None);
     }
 

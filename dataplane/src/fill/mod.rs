@@ -18,6 +18,7 @@ mod busy;
 mod counters;
 mod extent;
 mod files;
+mod givers;
 mod pass;
 mod positions;
 mod reader;
@@ -43,7 +44,7 @@ use oci::{Digest, Hasher, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
 pub use counters::FillCounters;
-pub use files::{FILLS, FillFiles, FillId, read_journal};
+pub use files::{FILLS, FillFiles, FillId, Journal, read_journal};
 pub use pass::Pass;
 pub use reader::{ANOTHER_LENGTH, Advance, Reader, Ready};
 
@@ -52,6 +53,7 @@ use reader::Party;
 
 use ahead::Ahead;
 use files::Left;
+use givers::Givers;
 use pass::Passing;
 use room::{Units, Waiting};
 use run::{End, Ingest};
@@ -96,6 +98,8 @@ pub struct Fill {
     idle: Mutex<Option<Box<Ingest>>>,
     /// What is there ahead of the frontier. A mutex, because readers on all cores look and claim; held for a look-up.
     ahead: Mutex<Ahead>,
+    /// Whose bytes those are that are here.
+    givers: Givers,
     files: OnceCell<FillFiles>,
     /// What it holds of the cache's budget. `None` before the first byte.
     lease: OnceLock<Arc<Lease>>,
@@ -190,8 +194,10 @@ impl Fills {
             let lease = store.new_lease().filter(|_| fills.len() < FILLS_MAX);
             match lease.filter(|lease| lease.grow(units.bytes()).is_ok()) {
                 Some(lease) => {
-                    store.filling(&left.digest, Some(left.size_bytes));
-                    fills.insert(left.digest, Arc::new(Fill::restored(left, units, lease)));
+                    let Journal { digest, size_bytes, ref givers, .. } = left.journal;
+                    let givers = Givers::marked(givers.iter().copied(), namespaces);
+                    store.filling(&digest, Some(size_bytes));
+                    fills.insert(digest, Arc::new(Fill::restored(left, units, lease, givers)));
                 }
                 None => FillFiles::remove(fs, left.files.id)?,
             }
@@ -251,6 +257,11 @@ impl Fills {
     /// The counters of one upstream. `None`: there is no such, which nobody who has a link can meet.
     pub fn of(&self, origin: &Origin) -> Option<&FillCounters> {
         self.counters.get(usize::from(origin.upstream))
+    }
+
+    /// What stands for the origin's upstream in journals.
+    fn mark_of(&self, origin: &Origin) -> u32 {
+        self.of(origin).map_or(0, |counters| givers::mark(&counters.ns))
     }
 
     /// A blob of this origin was asked for and had its name.
@@ -430,6 +441,7 @@ impl Fill {
             wanted_unix: AtomicU64::new(unix_time()),
             idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
             ahead: Mutex::default(),
+            givers: Givers::default(),
             files: OnceCell::new(),
             lease: OnceLock::new(),
             units: Mutex::default(),
@@ -447,17 +459,19 @@ impl Fill {
         fill
     }
 
-    fn restored(left: Left, units: Units, lease: Arc<Lease>) -> Fill {
+    fn restored(left: Left, units: Units, lease: Arc<Lease>, givers: Givers) -> Fill {
+        let Journal { digest, size_bytes, chunks, records, .. } = left.journal;
         left.files.data.keep(lease.clone());
         Fill {
             units: Mutex::new(units),
             lease: OnceLock::from(lease),
-            ahead: Mutex::new(Ahead::left(left.chunks)),
+            givers,
+            ahead: Mutex::new(Ahead::left(chunks)),
             files: OnceCell::new_with(Some(left.files)),
-            size_bytes: OnceLock::from(left.size_bytes),
-            records: AtomicU64::new(left.records),
+            size_bytes: OnceLock::from(size_bytes),
+            records: AtomicU64::new(records),
             wanted_unix: AtomicU64::new(left.written_unix),
-            ..Fill::new(left.digest)
+            ..Fill::new(digest)
         }
     }
 

@@ -35,8 +35,8 @@ pub struct Reader {
     is_counted: bool,
     party: Party,
     at: Position,
-    /// Whether its answer is the whole blob.
-    is_whole: bool,
+    /// Whether its answer is the whole blob. `None`: nobody knows yet.
+    is_whole: Option<bool>,
     was_verified: bool,
 }
 
@@ -66,7 +66,7 @@ pub enum Ready {
     Again,
     /// It was given up by who has another origin, and nothing of it is left; one's own has to be asked.
     Denied,
-    /// There is no room for it: see [`Reader::pass_from_start`].
+    /// There is no room for it, or what is here is another's: see [`Reader::pass_from_start`].
     Full,
 }
 
@@ -107,7 +107,7 @@ impl Reader {
             is_counted: true,
             party,
             at,
-            is_whole: false,
+            is_whole: None,
             was_verified: state == State::Verified,
         }
     }
@@ -127,10 +127,15 @@ impl Reader {
         self.fill.size_bytes.get().copied().or(self.runner.size_bytes)
     }
 
-    /// What it is answered, of a blob of this length: an answer that has all of the blob does not become whole before
-    /// the blob was verified, whatever becomes of the fill.
-    pub fn answers(&mut self, span: Span, size_bytes: u64) {
-        self.is_whole = span == Span { start: 0, end: size_bytes };
+    /// What it is answered, of a blob of this length; `None`: several parts. An answer that has all of the blob does not
+    /// become whole before the blob was verified, whatever becomes of the fill. Any other has no bytes that another
+    /// upstream gave, as long as they are not verified: it passes through.
+    pub fn answers(&mut self, span: Option<Span>, size_bytes: u64) {
+        self.is_whole = Some(span == Some(Span { start: 0, end: size_bytes }));
+    }
+
+    fn is_anothers(&self) -> bool {
+        self.is_whole == Some(false) && !self.fill.givers.are_only(self.runner.origin.upstream)
     }
 
     /// Goes ahead for `span` of a blob, if that is worth it. A part of a few bytes always does: who probes does not
@@ -160,7 +165,9 @@ impl Reader {
         if let (Way::Ahead, Some(span)) = (self.way, span) {
             return self.ready_ahead(span).await;
         }
-        self.go_on()?;
+        if !self.is_anothers() {
+            self.go_on()?;
+        }
         loop {
             let Progress { state, failures, .. } = *self.progress.borrow_and_update();
             let is_long =
@@ -176,6 +183,7 @@ impl Reader {
                 State::Full => return Ok(Ready::Full),
                 State::Lost if self.is_anothers_failure() => return Ok(Ready::Denied),
                 State::Lost => return Err(self.failure()),
+                State::Waiting | State::Running if self.is_anothers() => return Ok(Ready::Full),
                 State::Waiting | State::Running if failures != self.failures => {
                     self.outlast_failure(failures)?
                 }
@@ -196,6 +204,7 @@ impl Reader {
                 State::Full => return Ok(Ready::Full),
                 State::Lost if self.is_anothers_failure() => return Ok(Ready::Denied),
                 State::Lost => return Err(self.failure()),
+                State::Waiting | State::Running if self.is_anothers() => return Ok(Ready::Full),
                 State::Waiting | State::Running => {}
             }
             if self.end(span).is_none_or(|end| end > span.start) && self.file().is_some() {
@@ -222,6 +231,7 @@ impl Reader {
         match (state, self.way) {
             (State::Verified, _) => None,
             (State::Here | State::Again | State::Lost, _) => Some(0),
+            (State::Waiting | State::Running, _) if self.is_anothers() => Some(0),
             (State::Waiting | State::Running, Way::InOrder) if failures != self.failures => Some(0),
             (State::Waiting | State::Running | State::Full, Way::InOrder) => {
                 Some(frontier.min(span.end.saturating_sub(HELD_BACK_BYTES)))
@@ -243,6 +253,9 @@ impl Reader {
             (State::Verified, _) => Ok(()),
             (State::Here | State::Again | State::Lost, _) => Err(self.failure()),
             (State::Full, _) => return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass))),
+            (State::Waiting | State::Running, _) if self.is_anothers() => {
+                return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass)));
+            }
             (State::Waiting | State::Running, Way::InOrder) if failures != self.failures => {
                 self.outlast_failure(failures)
             }
@@ -299,7 +312,7 @@ impl Reader {
     async fn pass(&self, span: Span) -> Result<Pass, Problem> {
         let size_bytes = self.size_bytes().ok_or(Problem::Internal)?;
         let (runner, digest) = (self.runner.clone(), self.fill.digest);
-        if !self.is_whole {
+        if self.is_whole != Some(true) {
             return Pass::alone(runner, digest, size_bytes, span, None, Some(Bytes::new()));
         }
         let Full { start, hasher, stream } = self.full()?;

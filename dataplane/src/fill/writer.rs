@@ -171,6 +171,7 @@ impl<'a> Writer<'a> {
             (at / FILL_CHUNK_BYTES, crc)
         });
         let bytes = buf.freeze();
+        self.fill.givers.add(self.runner.origin.upstream);
         let write = Box::pin(self.runner.io.write(&self.files.data, at, bytes.clone()));
         let mark = self.mark.take();
         self.in_flight = Some(InFlight { write, bytes, mark, end: tail.offset, chunk });
@@ -209,7 +210,8 @@ impl<'a> Writer<'a> {
             let files = self.files.clone();
             let record = self.fill.records.fetch_add(1, Ordering::Relaxed);
             // One that is not written is a chunk that is fetched again after a restart.
-            drop(self.runner.io.fs(move |fs| files.record(fs, record, chunk, crc)));
+            let giver = self.runner.fills.mark_of(&self.runner.origin);
+            drop(self.runner.io.fs(move |fs| files.record(fs, record, chunk, crc, giver)));
         }
         match (self.party, chunk) {
             (Party::Run, _) => self.fill.publish(State::Running, end),

@@ -1,15 +1,18 @@
-//! Several repositories of an upstream share the fills of their blobs, and nothing of what each of them is told.
+//! Several repositories share the fills of their blobs, and nothing of what each of them is told; those of several
+//! upstreams share no byte before it is verified.
 //! Storage rules: "Fills"; wire rules: "Pull-through".
 
 use std::{
     collections::HashMap,
+    io::Write as _,
     sync::{Arc, Mutex, mpsc},
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use control::{Ask, Fetched, Link, Origin};
-use dataplane::testing::Call;
+use dataplane::{limits::Limits, testing::Call};
 use oci::{Digest, Problem, RepositoryName};
 
 use crate::{
@@ -157,5 +160,132 @@ fn without_room_each_has_its_own_repository_to_fall_back_on() {
         assert!(first.read_rest(blob.len()).is_err(), "who has no other is cut");
         assert_eq!(asked.lock().unwrap().last().unwrap().0, "second/one");
         plane.end();
+    }
+}
+
+/// Two upstreams have a blob, and the second gives other bytes. It sends the first mebibyte of the whole, and the rest when its
+/// gate opens; parts at once.
+fn serve_lies(plane: &mut Plane, blob: &[u8], gate: Option<mpsc::Receiver<()>>) -> Asked {
+    let asked = Asked::default();
+    let seen = asked.clone();
+    let truth = blob.to_vec();
+    let lie = lie(blob);
+    let mut gate = gate;
+    plane.answer(move |ask| match ask {
+        Ask::Link { repository, answer, .. } => {
+            let (prefix, there) = repository.as_str().split_once('/').unwrap();
+            let upstream = u16::from(prefix == "other");
+            let origin = Origin { upstream, repository: RepositoryName::parse(there).unwrap() };
+            drop(answer.send(Ok(Some(Link::Upstream { origin, size_bytes: Some(truth.len() as u64) }))));
+        }
+        Ask::Fetch { origin, from, to, answer, .. } => {
+            seen.lock().unwrap().push((origin.upstream.to_string(), from));
+            let whole = if origin.upstream == 0 { &truth } else { &lie };
+            let part = whole[from as usize..to.map_or(whole.len(), |to| to as usize)].to_vec();
+            let gate = if origin.upstream == 1 && from == 0 { gate.take() } else { None };
+            let size_bytes = Some(whole.len() as u64);
+            thread::spawn(move || {
+                let (sender, bytes) = tokio::sync::mpsc::channel(4);
+                drop(answer.send(Ok(Some(Fetched { start: from, size_bytes, bytes }))));
+                let mut sent_bytes = 0;
+                for piece in part.chunks(MIB / 16) {
+                    if let Some(gate) = gate.as_ref().filter(|_| sent_bytes == MIB) {
+                        let _dropped = gate.recv();
+                    }
+                    if sender.blocking_send(Ok(Bytes::copy_from_slice(piece))).is_err() {
+                        return;
+                    }
+                    sent_bytes += piece.len();
+                }
+            });
+        }
+        Ask::Home { digests, answer } => drop(answer.send(Ok(vec![None; digests.len()]))),
+        _ => panic!("not asked here"),
+    });
+    asked
+}
+
+fn lie(blob: &[u8]) -> Vec<u8> {
+    blob.iter().map(|byte| !byte).collect()
+}
+
+fn part(plane: &Plane, repository: &str, digest: &Digest, range: &str) -> Client {
+    let mut client = plane.client();
+    let head =
+        format!("GET /v2/{repository}/blobs/{digest} HTTP/1.1\r\nHost: r\r\nRange: bytes={range}\r\n\r\n");
+    client.stream.write_all(head.as_bytes()).unwrap();
+    client
+}
+
+/// Asks through both for what the second has given, in several ways: who asks the first gets none of it.
+fn parts_of_both_are_their_own(plane: &Plane, blob: &[u8], digest: &Digest) {
+    let lie = lie(blob);
+    let (start, end) = (512 * 1024, 512 * 1024 + 100);
+    let near = part(plane, "hub/thing", digest, &format!("{start}-{}", end - 1)).read().unwrap();
+    assert_eq!((near.status, near.field("gantry-cache")), (206, Some("pass")));
+    assert!(near.body == blob[start..end], "what the run brought");
+    let (start, end) = (6 * MIB, 6 * MIB + 65_536);
+    for (repository, whole, came) in [("other/thing", &lie[..], "partial"), ("hub/thing", blob, "pass")] {
+        let far = part(plane, repository, digest, &format!("{start}-{}", end - 1)).read().unwrap();
+        assert_eq!((far.status, far.field("gantry-cache")), (206, Some(came)), "{repository}");
+        assert!(far.body == whole[start..end], "{repository}: what an extent brought");
+    }
+    let several = part(plane, "hub/thing", digest, &format!("0-99,{start}-{}", end - 1)).read().unwrap();
+    assert_eq!(several.status, 200, "no parts of what passes");
+    assert!(several.body == *blob);
+}
+
+#[test]
+fn a_part_has_no_bytes_that_another_upstream_gave() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(8 * MIB);
+        let digest = sha256(&blob);
+        let (open, gate) = mpsc::channel::<()>();
+        let asked = serve_lies(&mut plane, &blob, Some(gate));
+        let mut liar = part(&plane, "other/thing", &digest, "0-");
+        assert_eq!(liar.read_head().unwrap().status, 206);
+        assert!(liar.read_rest(MIB).unwrap() == lie(&blob)[..MIB]);
+        let far = part(&plane, "other/thing", &digest, "6291456-6356991").read().unwrap();
+        assert!(far.body == lie(&blob)[6 * MIB..6 * MIB + 65_536]);
+        parts_of_both_are_their_own(&plane, &blob, &digest);
+        // Who wants the whole waits until it is verified, whoever gives it.
+        let mut whole = ask(&plane, "thing", &digest);
+        drop(open);
+        assert!(liar.read_rest(blob.len() - MIB).is_err(), "no lie is complete");
+        let fresh = whole.read().ok().filter(|answer| answer.status == 200);
+        let fresh = fresh.unwrap_or_else(|| ask(&plane, "thing", &digest).read().unwrap());
+        assert!(fresh.status == 200 && fresh.body == blob);
+        assert!(asked.lock().unwrap().iter().any(|(upstream, _)| upstream == "0"));
+        plane.end();
+    }
+}
+
+#[test]
+fn whose_bytes_those_are_is_known_after_a_restart() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(8 * MIB);
+        let digest = sha256(&blob);
+        let (_open, gate) = mpsc::channel::<()>();
+        serve_lies(&mut plane, &blob, Some(gate));
+        let mut liar = part(&plane, "other/thing", &digest, "0-");
+        liar.read_head().unwrap();
+        liar.read_rest(MIB).unwrap();
+        part(&plane, "other/thing", &digest, "6291456-6356991").read().unwrap();
+        let place = plane.place.clone();
+        plane.end_within(Duration::ZERO);
+        let mut again = Plane::over(place, leg, false, Limits::default());
+        let asked = serve_lies(&mut again, &blob, None);
+        parts_of_both_are_their_own(&again, &blob, &digest);
+        let of_the_liar: Vec<u64> = asked
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(upstream, _)| upstream == "1")
+            .map(|(_, from)| *from)
+            .collect();
+        assert!(of_the_liar.is_empty(), "what it gave is still there for its own readers");
+        again.end();
     }
 }

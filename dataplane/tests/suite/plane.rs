@@ -82,8 +82,8 @@ impl Plane {
             access_log,
             reserve_bytes: 1 << 20,
             limits: Limits { connections: 1_000_000, requests_per_connection: u32::MAX, ..limits },
-            namespaces: Arc::new(one_upstream()),
-            complete_percent: vec![complete_percent],
+            namespaces: Arc::new(two_upstreams()),
+            complete_percent: vec![complete_percent; 2],
             cache,
         };
         let (cache, cache_asks) = Cache::lane(CACHE_ASKS_MAX);
@@ -156,11 +156,13 @@ impl Plane {
     }
 }
 
-/// docker.io, by the prefix `hub`.
-fn one_upstream() -> Namespaces {
+/// docker.io by the prefix `hub`, and another by `other`.
+fn two_upstreams() -> Namespaces {
     let mut namespaces = Namespaces::default();
-    let (ns, prefix) = ("docker.io".into(), "hub".into());
-    namespaces.add(Namespace { ns, prefix, adds_library: true }).unwrap();
+    for (ns, prefix) in [("docker.io", "hub"), ("other.test", "other")] {
+        let adds_library = prefix == "hub";
+        namespaces.add(Namespace { ns: ns.into(), prefix: prefix.into(), adds_library }).unwrap();
+    }
     namespaces
 }
 

@@ -1,8 +1,11 @@
 //! What is said of a fill's chunks on a disk, which may have lied, torn a write, or lost its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dataplane::{limits::FILL_CHUNK_BYTES, testing::read_fill_journal as read};
+use dataplane::{
+    limits::FILL_CHUNK_BYTES,
+    testing::{Journal, read_fill_journal as read},
+};
 use oci::{Algorithm, Digest};
 
 use super::{cuts, record::checksum};
@@ -10,7 +13,7 @@ use super::{cuts, record::checksum};
 const ID: [u8; 16] = *b"the id of a fill";
 const OTHER: [u8; 16] = *b"another fill's!!";
 const HEADER_BYTES: usize = 94;
-const RECORD_BYTES: usize = 32;
+const RECORD_BYTES: usize = 36;
 const CRC_BYTES: usize = 4;
 
 /// The input is a journal; and once more the length of a blob and then records, to which identity and checksums are
@@ -28,7 +31,8 @@ pub fn fill_journal(bytes: &[u8]) {
     for twelve in rest.chunks_exact(12) {
         let (chunk, crc) = twelve.split_at(8);
         let id = if crc[0] % 7 == 3 { OTHER } else { ID };
-        let mut record = [&id[..], chunk, crc].concat();
+        let giver = [crc[1] % 3, 0, 0, 0];
+        let mut record = [&id[..], chunk, crc, &giver].concat();
         record.extend_from_slice(&checksum(&record));
         journal.extend_from_slice(&record);
     }
@@ -36,15 +40,16 @@ pub fn fill_journal(bytes: &[u8]) {
     let whole = read(ID, &journal);
     assert_eq!(whole.is_some(), size != u64::MAX);
     assert_eq!(read(OTHER, &journal), None, "it is another's");
-    let Some((of, length, chunks, records)) = whole else { return };
-    assert_eq!((of, length), (digest, size));
+    let Some(whole) = whole else { return };
+    assert_eq!((whole.digest, whole.size_bytes), (digest, size));
     for cut in cuts(journal.len()) {
         match read(ID, &journal[..cut]) {
             None => assert!(cut < HEADER_BYTES),
-            Some((_, _, before, count)) => {
+            Some(before) => {
                 // A chunk that was recorded twice may have had another checksum.
-                assert!(before.keys().all(|chunk| chunks.contains_key(chunk)));
-                assert!(count <= records);
+                assert!(before.chunks.keys().all(|chunk| whole.chunks.contains_key(chunk)));
+                assert!(before.givers.is_subset(&whole.givers));
+                assert!(before.records <= whole.records);
             }
         }
     }
@@ -57,21 +62,23 @@ pub fn fill_journal(bytes: &[u8]) {
 
 /// What is read is what stands there, whole, and of this fill.
 fn check(journal: &[u8]) {
-    let Some((digest, size, chunks, records)) = read(ID, journal) else { return };
+    let Some(Journal { digest, size_bytes, chunks, givers, records }) = read(ID, journal) else { return };
     let (header, rest) = journal.split_at(HEADER_BYTES);
     assert_eq!(header[HEADER_BYTES - CRC_BYTES..], checksum(&header[..HEADER_BYTES - CRC_BYTES]));
     assert_eq!(header[18..18 + digest.bytes().len()], *digest.bytes());
     assert_eq!(records, rest.len().div_ceil(RECORD_BYTES) as u64);
-    let mut model = BTreeMap::new();
+    let (mut model, mut gave) = (BTreeMap::new(), BTreeSet::new());
     for record in rest.chunks_exact(RECORD_BYTES) {
         let (body, crc) = record.split_at(RECORD_BYTES - CRC_BYTES);
         let chunk = u64::from_le_bytes(body[16..24].try_into().expect("eight bytes"));
         let begins = chunk.checked_mul(FILL_CHUNK_BYTES);
-        if *crc == checksum(body) && body[..16] == ID && begins.is_some_and(|begins| begins < size) {
-            model.insert(chunk, u32::from_le_bytes(body[24..28].try_into().expect("four bytes")));
+        if *crc == checksum(body) && body[..16] == ID && begins.is_some_and(|begins| begins < size_bytes) {
+            let number = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().expect("four bytes"));
+            model.insert(chunk, number(24));
+            gave.insert(number(28));
         }
     }
-    assert_eq!(chunks, model);
+    assert_eq!((chunks, givers), (model, gave));
 }
 
 fn header(digest: &Digest, size: u64) -> Vec<u8> {
@@ -80,7 +87,7 @@ fn header(digest: &Digest, size: u64) -> Vec<u8> {
         Algorithm::Sha512 => 1,
         Algorithm::Blake3 => 2,
     };
-    let mut header = [&[1], &ID[..], &[algorithm]].concat();
+    let mut header = [&[2], &ID[..], &[algorithm]].concat();
     header.extend_from_slice(digest.bytes());
     header.resize(82, 0);
     header.extend_from_slice(&size.to_le_bytes());
