@@ -64,6 +64,14 @@ async fn answer<M: Metadata>(questions: Questions<M>, ask: Ask, mut turn: Turn) 
         Ask::Link { repository, digest, principal: _, answer } => {
             reply(answer, questions.link(repository, digest, &mut turn).await);
         }
+        Ask::Measure { origin, digest, answer } => {
+            let link = match mirror {
+                Some(mirror) => mirror.within(Box::pin(mirror.measure(&origin, digest, &mut turn))).await,
+                // Nobody has a link to an upstream.
+                None => Ok(None),
+            };
+            reply(answer, link);
+        }
         Ask::Fetch { origin, digest, from, to, answer } => {
             let fetched = match mirror {
                 Some(mirror) => {

@@ -61,6 +61,32 @@ impl<M: Metadata> Mirror<M> {
         }
     }
 
+    /// The same permission with the length that the upstream tells, if it tells any, where the kept manifests tell none. It is
+    /// asked once for all who want to know, and no body is fetched.
+    ///
+    /// Errors: as [`Mirror::link`].
+    pub(crate) async fn measure(
+        &self,
+        origin: &Origin,
+        digest: Digest,
+        turn: &mut Turn,
+    ) -> Result<Option<Link>, Problem> {
+        let place = &self.place_of(origin)?;
+        let site = self.site(place)?;
+        if let Some(absent) = site.absence(place, Wanted::Blob(digest)) {
+            return absent.answer(place);
+        }
+        turn.wait_among(&site.waits)?;
+        self.links.join((place.repository, digest), Box::pin(self.ask_link(site, place, digest))).await
+    }
+
+    /// Where the upstream's repository is found here.
+    fn place_of(&self, origin: &Origin) -> Result<Place, Problem> {
+        let there = origin.repository;
+        let repository = self.names.here(origin.upstream, &there).ok_or(Problem::Internal)?;
+        Ok(Place { upstream: origin.upstream, repository, there, is_bare: false })
+    }
+
     /// Bytes of a blob, from `span.0` to `span.1` (exclusive). `None`: the upstream does not have it.
     ///
     /// Errors: as [`Mirror::link`].
@@ -71,11 +97,7 @@ impl<M: Metadata> Mirror<M> {
         span: (u64, Option<u64>),
         turn: &mut Turn,
     ) -> Result<Option<Fetched>, Problem> {
-        let Some(repository) = self.names.here(origin.upstream, &origin.repository) else {
-            return Err(Problem::Internal);
-        };
-        let there = origin.repository;
-        let place = &Place { upstream: origin.upstream, repository, there, is_bare: false };
+        let place = &self.place_of(origin)?;
         let site = self.site(place)?;
         if let Some(absent) = site.absence(place, Wanted::Blob(digest)) {
             return absent.answer(place);

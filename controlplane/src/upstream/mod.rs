@@ -220,8 +220,8 @@ impl Upstream {
         })
     }
 
-    /// HEAD of a blob; a GET of its first byte where HEAD is refused. Inside, the length of the blob in bytes, if it was
-    /// told.
+    /// HEAD of a blob; a GET of its first byte where HEAD is refused, or tells no length. Inside, the length of the blob in
+    /// bytes, if it was told.
     pub async fn describe_blob(
         &self,
         repository: &RepositoryName,
@@ -229,26 +229,23 @@ impl Upstream {
     ) -> Result<Option<Option<u64>>, Failure> {
         let exchange = &self.shared.exchange;
         let mut question = self.question(Method::HEAD, repository, &format!("blobs/{digest}"));
-        let mut response = response(exchange.ask(&question).await?.0)?;
-        if matches!(response.status(), StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED) {
-            question.method = Method::GET;
-            insert(&mut question.headers, header::RANGE, "bytes=0-0")?;
-            response = self::response(exchange.ask(&question).await?.0)?;
-        }
-        let headers = response.headers();
-        match response.status() {
-            StatusCode::NOT_FOUND => Ok(None),
-            StatusCode::OK => Ok(Some(body::content_length(headers))),
-            StatusCode::PARTIAL_CONTENT if question.method == Method::GET => match Span::of(headers) {
-                Some(span) if (span.first, span.last) == (0, 0) => Ok(Some(span.size_bytes)),
-                Some(_) | None => Err(ANOTHER_RANGE),
-            },
-            // The first byte of an empty blob.
-            StatusCode::RANGE_NOT_SATISFIABLE if body::size_of_unsatisfied(headers) == Some(0) => {
-                Ok(Some(Some(0)))
+        let head = response(exchange.ask(&question).await?.0)?;
+        match head.status() {
+            StatusCode::NOT_FOUND => return Ok(None),
+            StatusCode::OK if body::content_length(head.headers()).is_some() => {
+                return Ok(Some(body::content_length(head.headers())));
             }
-            _ => Err(UNEXPECTED),
+            StatusCode::OK | StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => {}
+            _ => return Err(UNEXPECTED),
         }
+        question.method = Method::GET;
+        insert(&mut question.headers, header::RANGE, "bytes=0-0")?;
+        let described = match exchange.ask(&question).await {
+            Ok((answer, _place)) => first_byte(&response(answer)?),
+            Err(failure) => Err(failure),
+        };
+        // That it is there was told already.
+        if head.status() == StatusCode::OK { Ok(described.unwrap_or(Some(None))) } else { described }
     }
 
     /// A blob's bytes from `from` to `to` (exclusive, above `from`; `None`: its end). If the upstream knows no ranges,
@@ -394,6 +391,24 @@ const UNEXPECTED: Failure =
     Failure::Misbehaved { why: "the upstream answered with a status that means nothing here" };
 const ANOTHER_RANGE: Failure =
     Failure::Misbehaved { why: "the upstream answered with another range than was asked for" };
+
+/// What is told of a blob with its first byte.
+fn first_byte(response: &Response<Incoming>) -> Result<Option<Option<u64>>, Failure> {
+    let headers = response.headers();
+    match response.status() {
+        StatusCode::NOT_FOUND => Ok(None),
+        StatusCode::OK => Ok(Some(body::content_length(headers))),
+        StatusCode::PARTIAL_CONTENT => match Span::of(headers) {
+            Some(span) if (span.first, span.last) == (0, 0) => Ok(Some(span.size_bytes)),
+            Some(_) | None => Err(ANOTHER_RANGE),
+        },
+        // It has none.
+        StatusCode::RANGE_NOT_SATISFIABLE if body::size_of_unsatisfied(headers) == Some(0) => {
+            Ok(Some(Some(0)))
+        }
+        _ => Err(UNEXPECTED),
+    }
+}
 
 /// Whether a 206 holds what was asked for, as far as the blob goes.
 fn is_asked(span: Span, from: u64, to: Option<u64>) -> bool {

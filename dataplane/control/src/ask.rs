@@ -31,6 +31,16 @@ pub enum Ask {
         /// `None`: this repository has no link to it, whatever lies on disk.
         answer: Answer<Option<Link>>,
     },
+    /// The same link, with the length that the upstream itself tells: asked by who wants no bytes where the link has none.
+    /// (end-2, HEAD)
+    Measure {
+        /// As in the link.
+        origin: Origin,
+        /// The blob.
+        digest: Digest,
+        /// `None`: the origin does not have it.
+        answer: Answer<Option<Link>>,
+    },
     /// The bytes of a blob, or a part of them, from where a miss is filled. The asker had a [`Link::Upstream`].
     Fetch {
         /// As in the link.

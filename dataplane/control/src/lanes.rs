@@ -86,6 +86,11 @@ impl Control {
         self.ask(|answer| Ask::Link { repository, digest, principal, answer }).await
     }
 
+    /// See [`Ask::Measure`].
+    pub async fn measure(&self, origin: Origin, digest: Digest) -> Result<Option<Link>, Problem> {
+        self.ask(|answer| Ask::Measure { origin, digest, answer }).await
+    }
+
     /// See [`Ask::Fetch`]; `span` is from where, and to where if not to the end.
     pub async fn fetch(
         &self,

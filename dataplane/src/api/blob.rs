@@ -87,21 +87,20 @@ async fn pull_through(
             core.fills.hit(&origin);
             Blob { came: Came::Hit, ..Blob::whole(open) }
         }
-        None => match size_bytes.filter(|_| is_head) {
-            // Who only asks about it starts no fill.
-            Some(size_bytes) => return describe(core, digest, size_bytes, conditions),
-            None => {
-                // Who has it already needs no fill to be told so.
-                let (if_match, if_none_match) = (conditions.if_match, conditions.if_none_match);
-                if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
-                    return Ok(response);
-                }
-                match fill(core, conn, digest, origin, size_bytes, conditions).await? {
-                    Filled::Blob(blob) => blob,
-                    Filled::Full(reader) => return pass(core, digest, &reader, conditions).await,
-                }
+        None => {
+            // Who has it already, or only asks about it, needs no fill to be told so.
+            let (if_match, if_none_match) = (conditions.if_match, conditions.if_none_match);
+            if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
+                return Ok(response);
             }
-        },
+            if is_head {
+                return describe(core, digest, origin, size_bytes).await;
+            }
+            match fill(core, conn, digest, origin, size_bytes, conditions).await? {
+                Filled::Blob(blob) => blob,
+                Filled::Full(reader) => return pass(core, digest, &reader, conditions).await,
+            }
+        }
     };
     respond(core, digest, blob, conditions)
 }
@@ -152,18 +151,18 @@ async fn fill(
         let selected = reader.size_bytes().map(|size_bytes| conditions.selected(digest, size_bytes));
         let selected = selected.transpose()?;
         if let (Some(selected), Some(size_bytes)) = (&selected, reader.size_bytes()) {
-            reader.answers(selected.span(size_bytes), size_bytes);
+            reader.answers(selected, size_bytes);
         }
-        let span = match selected {
-            Some(Selected::One(span)) => Some(span),
-            Some(Selected::Whole | Selected::Many(_)) | None => None,
+        let first = match &selected {
+            Some(Selected::One(span)) => Some(*span),
+            Some(Selected::Many(spans)) => spans.first().copied(),
+            Some(Selected::Whole) | None => None,
         };
-        span.into_iter().for_each(|span| reader.go_ahead(span));
-        let ready = match conn.unless_left(core, reader.ready(span)).await {
+        let ready = match conn.unless_left(core, reader.ready(first)).await {
             Some(ready) => ready,
             None => {
                 reader.leave();
-                reader.ready(span).await
+                reader.ready(first).await
             }
         };
         match ready? {
@@ -222,20 +221,27 @@ async fn pass(
     Ok(Response::new(status, lines, Body::Pass(Box::new(pass), None)))
 }
 
-/// What a HEAD is told of a blob that is not here.
-fn describe(
+/// What a HEAD is told of a blob that is not here: the upstream's word, of which nothing is kept. A length that nobody
+/// tells is left out.
+async fn describe(
     core: &Core,
     digest: &Digest,
-    size_bytes: u64,
-    conditions: &Conditions<'_>,
+    origin: Origin,
+    told_bytes: Option<u64>,
 ) -> Result<Response, Problem> {
-    if let Some(response) = unchanged(core, digest, conditions.if_match, conditions.if_none_match)? {
-        return Ok(response);
-    }
+    let size_bytes = match told_bytes {
+        Some(size_bytes) => Some(size_bytes),
+        None => match core.control.measure(origin, *digest).await?.ok_or(Problem::BlobUnknown(*digest))? {
+            Link::Here { size_bytes } => Some(size_bytes),
+            Link::Upstream { size_bytes, .. } => size_bytes,
+        },
+    };
     let mut lines = core.lines(200);
-    lines.rendered(&OpenBlob::lines_of(digest));
+    lines.rendered(&OpenBlob::lines_of(digest)).fixed(cache_line(Came::Passed));
     lines.fixed("Content-Type: application/octet-stream\r\n");
-    lines.number_field("Content-Length", size_bytes);
+    if let Some(size_bytes) = size_bytes {
+        lines.number_field("Content-Length", size_bytes);
+    }
     Ok(Response::new(200, lines, Body::Empty))
 }
 
@@ -267,7 +273,7 @@ pub fn respond(
     lines.rendered(&blob.lines);
     lines.fixed(cache_line(came));
     // Its length may have been told only now.
-    reader.iter_mut().for_each(|reader| reader.answers(selected.span(size_bytes), size_bytes));
+    reader.iter_mut().for_each(|reader| reader.answers(&selected, size_bytes));
     let span = match selected {
         Selected::Whole => Span { start: 0, end: size_bytes },
         Selected::One(span) => {

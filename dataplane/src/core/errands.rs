@@ -15,7 +15,7 @@ use std::{
 };
 
 use control::{Answer, CacheAsk, CacheStat, FillEnd, Lane, Purged, Wanted};
-use oci::{Digest, Problem, Span};
+use oci::{Digest, Problem, Selected, Span};
 
 use super::Core;
 use crate::{
@@ -168,7 +168,7 @@ async fn follow(
     }
     let (_, size_bytes) = reader.file().ok_or(Problem::Internal)?;
     let all = Span { start: 0, end: size_bytes };
-    reader.answers(Some(all), size_bytes);
+    reader.answers(&Selected::Whole, size_bytes);
     loop {
         match reader.end(all) {
             None => {

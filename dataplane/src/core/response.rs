@@ -210,6 +210,7 @@ impl Response {
             Ok(Some(span)) => {
                 rest.next += 1;
                 part.span = span;
+                part.filling.iter_mut().for_each(|reader| reader.turns_to(span));
             }
             Ok(None) | Err(_) => part.rest = None,
         }

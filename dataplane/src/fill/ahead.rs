@@ -1,9 +1,12 @@
 //! What of a fill is there, or on its way, ahead of its frontier: in chunks, by who claimed them.
 //!
 //! Invariants: a chunk is written by one party: who claimed it. What the sequential run has come to, nobody else claims,
-//! so bytes that were hashed are never written over.
+//! so bytes that were hashed are never written over. No chunk is claimed that nobody wants.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use crate::limits::{FILL_CHUNK_BYTES, FILL_EXTENT_CHUNKS_MAX, FILL_EXTENTS_MAX, FILL_NEAR_CHUNKS};
 
@@ -12,8 +15,12 @@ use crate::limits::{FILL_CHUNK_BYTES, FILL_EXTENT_CHUNKS_MAX, FILL_EXTENTS_MAX, 
 pub(super) struct Ahead {
     /// In the file, with the checksum that their bytes must have.
     present: BTreeMap<u64, Present>,
+    /// Were there when the run came to them: who reads them ahead goes on to.
+    passed: BTreeSet<u64>,
     /// Extents that are being fetched: first chunk, and the one after the last.
     flying: Vec<(u64, u64)>,
+    /// What those want who wait for others' extents to be over: whoever is the next to fetch, does so for them too.
+    queued: Vec<Range<u64>>,
     /// What the sequential run has come to, or soon will, up to this chunk, exclusive: nobody else claims it.
     of_run: u64,
     /// The origin answers no ranges: nothing is had ahead of the run.
@@ -36,12 +43,16 @@ pub(super) enum Want {
     There(u64),
     /// Read it and compare: an earlier process left it.
     Prove(u32),
-    /// Wait: it is on its way, or has to wait for others that are.
+    /// Wait: it is on its way.
     Wait,
+    /// Wait among those who are queued: as much is on its way as may be.
+    Queue,
     /// Fetch from this chunk to this one, exclusive; they are claimed now.
     Fetch(u64, u64),
-    /// Wait for the run, and see that there is one.
+    /// Wait for the run, and see that there is one: nothing is had in any other way.
     InOrder,
+    /// The same: the run has come to this chunk, or soon will.
+    OfRun,
     /// Ask for it without keeping it: there is no room.
     Pass,
 }
@@ -68,9 +79,17 @@ impl Ahead {
 
     /// The checksum of a chunk that is there; from now on it is the run's.
     pub(super) fn take(&mut self, chunk: u64) -> Option<u32> {
-        let crc = self.present.remove(&chunk)?.crc;
+        let Present { crc, is_proven } = self.present.remove(&chunk)?;
         self.of_run = chunk + FILL_NEAR_CHUNKS;
+        if is_proven {
+            self.passed.insert(chunk);
+        }
         Some(crc)
+    }
+
+    /// A chunk that the run took is not what it was: the run fetches it again.
+    pub(super) fn lost(&mut self, chunk: u64) {
+        self.passed.remove(&chunk);
     }
 
     /// Whether somebody fetches it ahead.
@@ -85,8 +104,9 @@ impl Ahead {
         flying.into_iter().chain(present).min()
     }
 
-    /// What a reader has to do who wants `chunk` and on up to `end`, exclusive; the blob has `chunks` of them.
-    pub(super) fn want(&mut self, chunk: u64, end: u64) -> Want {
+    /// What a reader has to do who wants `wanted`, from the first chunk of the first of them on.
+    pub(super) fn want(&mut self, wanted: &[Range<u64>]) -> Want {
+        let Some(chunk) = wanted.first().map(|first| first.start) else { return Want::Wait };
         if let Some(end) = self.there(chunk) {
             return Want::There(end);
         }
@@ -96,25 +116,65 @@ impl Ahead {
         if self.flies(chunk) {
             return Want::Wait;
         }
-        if !self.is_missing(chunk) {
+        if self.has_no_ranges {
             return Want::InOrder;
+        }
+        if chunk < self.of_run {
+            return Want::OfRun;
         }
         if self.has_no_room {
             return Want::Pass;
         }
         if self.flying.len() == FILL_EXTENTS_MAX {
-            return Want::Wait;
+            return Want::Queue;
         }
-        let end = end.min(chunk + FILL_EXTENT_CHUNKS_MAX).min(self.next_after(chunk).unwrap_or(u64::MAX));
-        self.flying.push((chunk, end));
-        Want::Fetch(chunk, end)
+        let (first, end) = self.merged(chunk, wanted);
+        self.flying.push((first, end));
+        Want::Fetch(first, end)
     }
 
-    /// Up to which chunk, exclusive, all is in the file from this one on. `None`: this one is not.
+    /// What is fetched for who wants a chunk: this one, and what is wanted next to it, by that one or by who is queued.
+    fn merged(&self, chunk: u64, wanted: &[Range<u64>]) -> (u64, u64) {
+        let is_wanted = |chunk: u64| {
+            let mut all = wanted.iter().chain(&self.queued);
+            self.is_missing(chunk) && all.any(|range| range.contains(&chunk))
+        };
+        let (mut first, mut end) = (chunk, chunk + 1);
+        while end - first < FILL_EXTENT_CHUNKS_MAX && is_wanted(end) {
+            end += 1;
+        }
+        // It comes in order: not much goes before what was wanted first.
+        while end - first < FILL_EXTENT_CHUNKS_MAX
+            && first > chunk.saturating_sub(FILL_NEAR_CHUNKS)
+            && is_wanted(first - 1)
+        {
+            first -= 1;
+        }
+        (first, end)
+    }
+
+    /// Somebody waits who wants this.
+    pub(super) fn queue(&mut self, wanted: &[Range<u64>]) {
+        self.queued.extend_from_slice(wanted);
+    }
+
+    /// The same one waits no longer.
+    pub(super) fn leave_queue(&mut self, wanted: &[Range<u64>]) {
+        for gone in wanted {
+            if let Some(at) = self.queued.iter().position(|range| range == gone) {
+                self.queued.swap_remove(at);
+            }
+        }
+    }
+
+    /// Up to which chunk, exclusive, all from this one on was brought ahead and is in the file, as far as an extent goes.
+    /// `None`: this one was not, or is not.
     pub(super) fn there(&self, chunk: u64) -> Option<u64> {
-        let row = self.present.range(chunk..).zip(chunk..);
-        let row = row.take_while(|((at, found), expected)| **at == *expected && found.is_proven);
-        row.last().map(|((at, _), _)| at + 1)
+        let is_there = |chunk: &u64| {
+            self.passed.contains(chunk) || self.present.get(chunk).is_some_and(|found| found.is_proven)
+        };
+        let row = (chunk..chunk + FILL_EXTENT_CHUNKS_MAX).take_while(is_there);
+        row.last().map(|last| last + 1)
     }
 
     /// A chunk was read and is, or is not, what its checksum says.
@@ -176,33 +236,87 @@ impl Ahead {
 mod tests {
     use super::*;
 
+    fn one(range: Range<u64>) -> [Range<u64>; 1] {
+        [range]
+    }
+
     #[test]
     fn an_extent_is_claimed_once_up_to_what_is_there_or_on_its_way() {
         let mut ahead = Ahead::default();
-        assert_eq!(ahead.want(10, 13), Want::Fetch(10, 13));
-        assert_eq!(ahead.want(11, 13), Want::Wait, "on its way");
-        assert_eq!(ahead.want(8, 20), Want::Fetch(8, 10), "up to its neighbour");
+        assert_eq!(ahead.want(&one(10..13)), Want::Fetch(10, 13));
+        assert_eq!(ahead.want(&one(11..13)), Want::Wait, "on its way");
+        assert_eq!(ahead.want(&one(8..20)), Want::Fetch(8, 10), "up to its neighbour");
         ahead.landed(10, 1);
         ahead.landed(12, 1);
-        assert_eq!(ahead.want(10, 13), Want::There(11));
-        assert_eq!(ahead.want(12, 13), Want::Wait, "in order, or not at all");
+        assert_eq!(ahead.want(&one(10..13)), Want::There(11));
+        assert_eq!(ahead.want(&one(12..13)), Want::Wait, "in order, or not at all");
         ahead.landed(11, 1);
         ahead.ended(13);
-        assert_eq!(ahead.want(10, 13), Want::There(12));
-        assert_eq!(ahead.want(12, 13), Want::Fetch(12, 13), "a hole is fetched again");
+        assert_eq!(ahead.want(&one(10..13)), Want::There(12));
+        assert_eq!(ahead.want(&one(12..13)), Want::Fetch(12, 13), "a hole is fetched again");
         let far = FILL_EXTENT_CHUNKS_MAX + 1000;
-        assert_eq!(ahead.want(100, far), Want::Fetch(100, 100 + FILL_EXTENT_CHUNKS_MAX));
+        assert_eq!(ahead.want(&one(100..far)), Want::Fetch(100, 100 + FILL_EXTENT_CHUNKS_MAX));
     }
 
     #[test]
     fn extents_are_bounded() {
         let mut ahead = Ahead::default();
         for extent in 0..FILL_EXTENTS_MAX as u64 {
-            assert_eq!(ahead.want(10 * extent, 10 * extent + 1), Want::Fetch(10 * extent, 10 * extent + 1));
+            assert_eq!(
+                ahead.want(&one(10 * extent..10 * extent + 1)),
+                Want::Fetch(10 * extent, 10 * extent + 1)
+            );
         }
-        assert_eq!(ahead.want(1000, 1001), Want::Wait);
+        assert_eq!(ahead.want(&one(1000..1001)), Want::Queue);
         ahead.ended(1);
-        assert_eq!(ahead.want(1000, 1001), Want::Fetch(1000, 1001));
+        assert_eq!(ahead.want(&one(1000..1001)), Want::Fetch(1000, 1001));
+    }
+
+    #[test]
+    fn who_fetches_next_does_so_for_the_neighbours_that_are_queued() {
+        let mut ahead = Ahead::default();
+        let flying: Vec<u64> = (0..FILL_EXTENTS_MAX as u64).map(|extent| 1000 * (extent + 1)).collect();
+        for at in &flying {
+            assert_eq!(ahead.want(&one(*at..*at + 1)), Want::Fetch(*at, *at + 1));
+        }
+        let (before, next, after, far) = (one(100..101), one(101..102), one(102..104), one(110..120));
+        let all = [&before, &next, &after, &far];
+        for queued in all {
+            assert_eq!(ahead.want(queued), Want::Queue);
+            ahead.queue(queued);
+        }
+        ahead.ended(flying[0] + 1);
+        ahead.leave_queue(&next);
+        assert_eq!(ahead.want(&next), Want::Fetch(100, 104), "nothing between is fetched for nobody");
+        for queued in [&before, &after] {
+            assert_eq!(ahead.want(queued), Want::Wait);
+        }
+        ahead.leave_queue(&far);
+        ahead.ended(flying[1] + 1);
+        assert_eq!(ahead.want(&one(109..110)), Want::Fetch(109, 110), "who was queued there has left");
+        ahead.leave_queue(&before);
+        ahead.leave_queue(&after);
+        assert!(ahead.queued.is_empty());
+    }
+
+    #[test]
+    fn what_is_merged_is_bounded_and_begins_near_what_was_wanted_first() {
+        let mut ahead = Ahead::default();
+        ahead.queue(&one(0..1000));
+        let first = 500 - FILL_NEAR_CHUNKS;
+        assert_eq!(ahead.want(&one(500..501)), Want::Fetch(500, 500 + FILL_EXTENT_CHUNKS_MAX));
+        ahead.ended(500 + FILL_EXTENT_CHUNKS_MAX);
+        ahead.leave_queue(&one(0..1000));
+        ahead.queue(&one(0..501));
+        assert_eq!(ahead.want(&one(500..501)), Want::Fetch(first, 501));
+        assert_eq!(ahead.want(&one(first - 1..first)), Want::Fetch(first - 1 - FILL_NEAR_CHUNKS, first));
+    }
+
+    #[test]
+    fn the_parts_of_one_answer_are_neighbours_too() {
+        let mut ahead = Ahead::default();
+        assert_eq!(ahead.want(&[7..8, 20..21, 8..9, 6..7]), Want::Fetch(6, 9));
+        assert_eq!(ahead.want(&[20..21, 8..9]), Want::Fetch(20, 21));
     }
 
     #[test]
@@ -210,16 +324,19 @@ mod tests {
         let mut ahead = Ahead::default();
         assert!(ahead.run_takes(5));
         for chunk in 5..5 + FILL_NEAR_CHUNKS {
-            assert_eq!(ahead.want(chunk, chunk + 1), Want::InOrder);
+            assert_eq!(ahead.want(&one(chunk..chunk + 1)), Want::OfRun);
         }
         let at = 5 + FILL_NEAR_CHUNKS;
-        assert_eq!(ahead.want(at, at + 2), Want::Fetch(at, at + 2));
+        assert_eq!(ahead.want(&one(at..at + 2)), Want::Fetch(at, at + 2));
         assert_eq!(ahead.next_after(5), Some(at));
         assert!(!ahead.run_takes(at), "it flies");
         ahead.landed(at, 7);
         assert!(!ahead.run_takes(at), "it is there");
         assert_eq!(ahead.take(at), Some(7));
         assert!(ahead.run_takes(at), "it is the run's again");
+        assert_eq!(ahead.want(&one(at..at + 1)), Want::There(at + 1), "and still there");
+        ahead.lost(at);
+        assert_eq!(ahead.want(&one(at..at + 1)), Want::OfRun);
     }
 
     #[test]
@@ -227,21 +344,21 @@ mod tests {
         let mut ahead = Ahead::default();
         assert!(ahead.run_takes(5));
         ahead.run_stops(6 * FILL_CHUNK_BYTES + 1);
-        assert_eq!((ahead.want(5, 8), ahead.want(6, 8)), (Want::InOrder, Want::InOrder));
-        assert_eq!(ahead.want(7, 8), Want::Fetch(7, 8));
+        assert_eq!((ahead.want(&one(5..8)), ahead.want(&one(6..8))), (Want::OfRun, Want::OfRun));
+        assert_eq!(ahead.want(&one(7..8)), Want::Fetch(7, 8));
         ahead.ended(8);
         ahead.run_stops(6 * FILL_CHUNK_BYTES);
-        assert_eq!((ahead.want(5, 8), ahead.want(6, 8)), (Want::InOrder, Want::Fetch(6, 8)));
+        assert_eq!((ahead.want(&one(5..8)), ahead.want(&one(6..8))), (Want::OfRun, Want::Fetch(6, 8)));
     }
 
     #[test]
     fn what_an_earlier_process_left_is_proven_before_it_is_there() {
         let mut ahead = Ahead::left(BTreeMap::from([(3, 30), (4, 40)]));
-        assert_eq!(ahead.want(3, 5), Want::Prove(30));
+        assert_eq!(ahead.want(&one(3..5)), Want::Prove(30));
         ahead.prove(3, 30);
-        assert_eq!(ahead.want(3, 5), Want::There(4));
+        assert_eq!(ahead.want(&one(3..5)), Want::There(4));
         ahead.prove(4, 41);
-        assert_eq!(ahead.want(4, 5), Want::Fetch(4, 5), "a chunk that is not what it was is a hole");
+        assert_eq!(ahead.want(&one(4..5)), Want::Fetch(4, 5), "a chunk that is not what it was is a hole");
         assert_eq!(ahead.bytes(), FILL_CHUNK_BYTES);
     }
 
@@ -249,14 +366,14 @@ mod tests {
     fn without_room_only_what_is_there_or_the_runs_is_waited_for() {
         let mut ahead = Ahead::default();
         assert!(ahead.run_takes(0));
-        assert_eq!(ahead.want(20, 22), Want::Fetch(20, 22));
+        assert_eq!(ahead.want(&one(20..22)), Want::Fetch(20, 22));
         ahead.landed(20, 1);
         ahead.ended(22);
         ahead.forgo_room();
-        assert_eq!(ahead.want(20, 22), Want::There(21));
-        assert_eq!(ahead.want(21, 22), Want::Pass);
+        assert_eq!(ahead.want(&one(20..22)), Want::There(21));
+        assert_eq!(ahead.want(&one(21..22)), Want::Pass);
         assert!(!ahead.was_not_had(21), "it was not tried");
-        assert_eq!(ahead.want(1, 22), Want::InOrder);
+        assert_eq!(ahead.want(&one(1..22)), Want::OfRun);
     }
 
     #[test]
@@ -264,6 +381,6 @@ mod tests {
         let mut ahead = Ahead::default();
         ahead.forgo_ranges();
         assert!(!ahead.was_not_had(50));
-        assert_eq!(ahead.want(50, 51), Want::InOrder);
+        assert_eq!(ahead.want(&one(50..51)), Want::InOrder);
     }
 }

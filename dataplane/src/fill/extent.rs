@@ -1,9 +1,11 @@
 //! A part of a blob that a reader wants long before the run comes to it: its own request, whose bytes stay.
 //!
-//! Invariants: an extent writes only the chunks that it has claimed, and gives back those it did not write.
+//! Invariants: an extent writes only the chunks that it has claimed, and gives back those it did not write. The answer of an
+//! origin without ranges is no extent: it is the run's, from its start.
 
 use std::sync::Arc;
 
+use control::Fetched;
 use oci::Problem;
 
 use super::{
@@ -31,7 +33,12 @@ impl Drop for Claimed {
 pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64) {
     let claimed = Claimed { fill: fill.clone(), end };
     match fetch(&runner, &fill, first, end).await {
-        Ok(()) => {}
+        Ok(Came::Chunks) => {}
+        Ok(Came::Whole(answer)) => {
+            // Before anybody sees that it takes a run, and asks for one.
+            fill.go_on_with(runner.clone(), Some(answer));
+            fill.ahead().forgo_ranges();
+        }
         Err(End::Failed(problem) | End::Lost(problem)) => fill.failed(&runner, problem),
         Err(End::Spoilt) => {
             fill.failed(&runner, misbehaved("the upstream tells another length than before"));
@@ -46,7 +53,13 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64) {
     }
 }
 
-async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<(), End> {
+/// What was asked for, or all of the blob.
+enum Came {
+    Chunks,
+    Whole(Fetched),
+}
+
+async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<Came, End> {
     let start = first * FILL_CHUNK_BYTES;
     let to =
         fill.size_bytes.get().or(runner.size_bytes.as_ref()).map(|size_bytes| end_of(end - 1, *size_bytes));
@@ -62,14 +75,12 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<(),
         return Err(End::Failed(misbehaved(ANOTHER_LENGTH)));
     }
     learn_size(runner, fill, &fetched, start)?;
+    if fetched.start != start {
+        return Ok(Came::Whole(fetched));
+    }
     let Some(size_bytes) = fill.size_bytes.get() else {
         return Err(End::Failed(misbehaved("the upstream does not tell how long the blob is")));
     };
-    if fetched.start != start {
-        // Everybody waits for the run instead, which takes what is sent from its start.
-        fill.ahead().forgo_ranges();
-        return Ok(());
-    }
     let until = end_of(end - 1, *size_bytes);
     let files = fill.open_files(runner).await?;
     let counters = runner.fills.of(&runner.origin);
@@ -93,5 +104,5 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<(),
             writer.push(&mut tail, part).await?;
         }
     }
-    writer.settle(&mut tail).await
+    writer.settle(&mut tail).await.map(|()| Came::Chunks)
 }

@@ -14,6 +14,7 @@
 //! verified; one that was not is cut. A digest gets its name under `blobs/` only after the sync of its bytes.
 
 mod ahead;
+mod asked;
 mod busy;
 mod counters;
 mod extent;
@@ -39,7 +40,7 @@ use std::{
     time::Duration,
 };
 
-use control::{Control, Origin, UpstreamStat};
+use control::{Control, Fetched, Origin, UpstreamStat};
 use oci::{Digest, Hasher, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
@@ -477,12 +478,18 @@ impl Fill {
 
     /// Runs it on this core, if nobody does.
     fn go_on(self: &Arc<Fill>, runner: Runner) {
+        self.go_on_with(runner, None);
+    }
+
+    /// The same, with an answer that has begun: from the blob's start, whatever was asked. If somebody runs it, that goes.
+    fn go_on_with(self: &Arc<Fill>, runner: Runner, answer: Option<Fetched>) {
         let ingest = {
             let mut idle = self.idle();
             let state = self.progress.borrow().state;
             if state == State::Waiting { idle.take() } else { None }
         };
-        if let Some(ingest) = ingest {
+        if let Some(mut ingest) = ingest {
+            ingest.answer = answer;
             runner.io.clone().spawn(run::run(runner, self.clone(), ingest));
         }
     }

@@ -48,6 +48,11 @@ impl Position {
     pub(super) fn is(&self, at: u64) {
         self.0.store(at, Ordering::Relaxed);
     }
+
+    /// It does not go in order, for now.
+    pub(super) fn is_nowhere(&self) {
+        self.0.store(NONE, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +65,9 @@ mod tests {
         let (first, idle) = (positions.begin(1), positions.begin(2));
         first.is(7);
         assert_eq!(positions.all(), [(1, 7)], "the other has not begun");
+        first.is_nowhere();
+        assert_eq!(positions.all(), [], "nor does it go in order");
+        first.is(7);
         drop(idle);
         for number in 0..1000 {
             positions.begin(3).is(number);

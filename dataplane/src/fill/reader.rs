@@ -1,27 +1,29 @@
 //! Who waits for a fill, and how much of it an answer may have sent.
 //!
-//! An answer goes one of two ways. *In order* it follows the frontier, and its end is held back until all was verified.
-//! *Ahead* it is a part that starts long before the run comes there: it has extents of its own, and goes out at once,
-//! since it can't be verified alone and who asks for it verifies it.
+//! A part of an answer goes one of two ways. *In order* it follows the frontier, and its end is held back until all was
+//! verified. *Ahead* it starts long before the run comes there: it has extents of its own, and goes out at once, since it
+//! can't be verified alone and who asks for it verifies it. What it has to wait for the run for, it has in order.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
-use oci::{Hasher, Problem, Span};
+use oci::{Hasher, Problem, Selected, Span};
 use tokio::sync::watch;
 
 use super::{
     Fill, FillFiles, Full, Pass, Progress, Runner, State,
     ahead::Want,
+    asked::Asked,
     extent,
     files::end_of,
     positions::Position,
     run::{misbehaved, read_chunk},
 };
 use crate::io::unix_time;
-use crate::limits::{
-    FILL_CHUNK_BYTES, FILL_NEAR_CHUNKS, FILL_RESUME_PAUSE, FILL_RESUMES_MAX, HELD_BACK_BYTES, PROBE_BYTES,
-};
+use crate::limits::{FILL_CHUNK_BYTES, FILL_RESUME_PAUSE, FILL_RESUMES_MAX, HELD_BACK_BYTES};
 
 /// One who waits for a fill. While there are any, it goes on.
 pub struct Reader {
@@ -35,8 +37,8 @@ pub struct Reader {
     is_counted: bool,
     party: Party,
     at: Position,
-    /// Whether its answer is the whole blob. `None`: nobody knows yet.
-    is_whole: Option<bool>,
+    /// `None`: nobody has told the blob's length yet.
+    asked: Option<Asked>,
     was_verified: bool,
 }
 
@@ -79,6 +81,27 @@ enum Step {
     Look,
     /// It would have no room.
     NoRoom,
+    /// It would take a run, which is not begun for a probe.
+    Alone,
+}
+
+/// Who waits for others' extents to be over.
+struct Queued<'a> {
+    fill: &'a Fill,
+    wanted: &'a [Range<u64>],
+}
+
+impl<'a> Queued<'a> {
+    fn begin(fill: &'a Fill, wanted: &'a [Range<u64>]) -> Queued<'a> {
+        fill.ahead().queue(wanted);
+        Queued { fill, wanted }
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.fill.ahead().leave_queue(self.wanted);
+    }
 }
 
 /// What an answer in the middle goes on with.
@@ -107,7 +130,7 @@ impl Reader {
             is_counted: true,
             party,
             at,
-            is_whole: None,
+            asked: None,
             was_verified: state == State::Verified,
         }
     }
@@ -127,25 +150,40 @@ impl Reader {
         self.fill.size_bytes.get().copied().or(self.runner.size_bytes)
     }
 
-    /// What it is answered, of a blob of this length; `None`: several parts. An answer that has all of the blob does not
-    /// become whole before the blob was verified, whatever becomes of the fill. Any other has no bytes that another
-    /// upstream gave, as long as they are not verified: it passes through.
-    pub fn answers(&mut self, span: Option<Span>, size_bytes: u64) {
-        self.is_whole = Some(span == Some(Span { start: 0, end: size_bytes }));
+    /// What it is answered, of a blob of this length. An answer that has all of the blob does not become whole before the
+    /// blob was verified, whatever becomes of the fill. Any other has no bytes that another upstream gave, as long as they
+    /// are not verified: it passes through.
+    pub fn answers(&mut self, selected: &Selected, size_bytes: u64) {
+        self.asked = Some(Asked::of(selected, size_bytes));
+    }
+
+    fn is_whole(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.is_whole)
+    }
+
+    fn is_probe(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.is_probe)
     }
 
     fn is_anothers(&self) -> bool {
-        self.is_whole == Some(false) && !self.fill.givers.are_only(self.runner.origin.upstream)
+        self.asked.is_some() && !self.is_whole() && !self.fill.givers.are_only(self.runner.origin.upstream)
     }
 
-    /// Goes ahead for `span` of a blob, if that is worth it. A part of a few bytes always does: who probes does not
-    /// want the whole.
-    pub fn go_ahead(&mut self, span: Span) {
-        let is_whole = span.start == 0 && self.size_bytes() == Some(span.end);
-        let near = self.progress.borrow().frontier + FILL_NEAR_CHUNKS * FILL_CHUNK_BYTES;
-        if !is_whole && !span.is_empty() && (span.len() < PROBE_BYTES || span.start >= near) {
+    /// Its next part. It goes ahead if that is worth it.
+    pub fn turns_to(&mut self, part: Span) {
+        let frontier = self.progress.borrow().frontier;
+        if self.asked.as_ref().is_some_and(|asked| asked.goes_ahead(part.start, frontier)) {
             self.way = Way::Ahead;
+            self.at.is_nowhere();
+        } else {
+            self.way = Way::InOrder;
         }
+    }
+
+    /// What it wanted ahead it has of the run, which has failed so many times; no more of them are its own.
+    fn turns_in_order(&mut self, failures: u32) {
+        self.way = Way::InOrder;
+        self.failures = failures;
     }
 
     /// Whether all of the blob was here, and verified, when this came.
@@ -158,14 +196,13 @@ impl Reader {
         self.way == Way::Ahead
     }
 
-    /// Waits until an answer with `span` can begin. In order, a blob that could be held back whole is verified by then.
+    /// Waits until an answer can begin whose first part is `first`; `None`: nobody knows. In order, a blob that could be
+    /// held back whole is verified by then.
     ///
     /// Errors: why it can't be had.
-    pub async fn ready(&mut self, span: Option<Span>) -> Result<Ready, Problem> {
-        if let (Way::Ahead, Some(span)) = (self.way, span) {
-            return self.ready_ahead(span).await;
-        }
-        if !self.is_anothers() {
+    pub async fn ready(&mut self, first: Option<Span>) -> Result<Ready, Problem> {
+        first.into_iter().for_each(|first| self.turns_to(first));
+        if self.way == Way::InOrder && !self.is_anothers() {
             self.go_on()?;
         }
         loop {
@@ -177,43 +214,49 @@ impl Reader {
                 State::Here => return Ok(Ready::Here),
                 State::Again => return Ok(Ready::Again),
                 // The file has the start, and what comes in its place the rest.
-                State::Full if is_long() && self.full().is_ok_and(|full| full.start > 0) => {
+                State::Full
+                    if self.way == Way::InOrder
+                        && is_long()
+                        && self.full().is_ok_and(|full| full.start > 0) =>
+                {
                     return Ok(Ready::Begun);
                 }
                 State::Full => return Ok(Ready::Full),
                 State::Lost if self.is_anothers_failure() => return Ok(Ready::Denied),
                 State::Lost => return Err(self.failure()),
                 State::Waiting | State::Running if self.is_anothers() => return Ok(Ready::Full),
-                State::Waiting | State::Running if failures != self.failures => {
-                    self.outlast_failure(failures)?
-                }
-                State::Running if is_long() => return Ok(Ready::Begun),
                 State::Waiting | State::Running => {}
+            }
+            if let (Way::Ahead, Some(first)) = (self.way, first) {
+                // Its first attempt decides what the client is told.
+                match self.ready_ahead(first).await? {
+                    Some(ready) => return Ok(ready),
+                    None => continue,
+                }
+            }
+            if failures != self.failures {
+                self.outlast_failure(failures)?;
+            } else if state == State::Running && is_long() {
+                return Ok(Ready::Begun);
             }
             self.changed().await?;
         }
     }
 
-    /// Its first attempt decides what the client is told.
-    async fn ready_ahead(&mut self, span: Span) -> Result<Ready, Problem> {
-        loop {
-            match self.progress.borrow().state {
-                State::Verified => return Ok(Ready::Begun),
-                State::Here => return Ok(Ready::Here),
-                State::Again => return Ok(Ready::Again),
-                State::Full => return Ok(Ready::Full),
-                State::Lost if self.is_anothers_failure() => return Ok(Ready::Denied),
-                State::Lost => return Err(self.failure()),
-                State::Waiting | State::Running if self.is_anothers() => return Ok(Ready::Full),
-                State::Waiting | State::Running => {}
-            }
-            if self.end(span).is_none_or(|end| end > span.start) && self.file().is_some() {
-                return Ok(Ready::Begun);
-            }
-            if let Step::NoRoom = self.step_ahead(span, 0).await? {
-                return Ok(Ready::Full);
-            }
+    /// `None`: not yet, or it goes in order now.
+    async fn ready_ahead(&mut self, first: Span) -> Result<Option<Ready>, Problem> {
+        let is_there = self.end(first).is_none_or(|end| end > first.start);
+        if !self.is_ahead() {
+            return Ok(None);
         }
+        if is_there && self.file().is_some() {
+            return Ok(Some(Ready::Begun));
+        }
+        Ok(match self.step_ahead(first, 0).await? {
+            Step::Look => None,
+            Step::NoRoom => Some(Ready::Full),
+            Step::Alone => Some(Ready::Begun),
+        })
     }
 
     /// Its files and its length in bytes, once it is [`Ready::Begun`].
@@ -224,10 +267,18 @@ impl Reader {
     /// Up to where an answer that ends with `span` may be sent: in order, what is there without the end that is held
     /// back. `None`: all of it, now and later.
     pub fn end(&mut self, span: Span) -> Option<u64> {
+        let Progress { frontier, state, failures } = *self.progress.borrow_and_update();
+        let there = match self.way {
+            Way::InOrder => None,
+            Way::Ahead => self.fill.ahead().there(span.start / FILL_CHUNK_BYTES),
+        };
+        // The run brought this, or brings it now.
+        if there.is_none() && self.is_ahead() && state == State::Running && span.start < frontier {
+            self.turns_in_order(failures);
+        }
         if (self.way, self.party) == (Way::InOrder, Party::Client) {
             self.at.is(span.start);
         }
-        let Progress { frontier, state, failures } = *self.progress.borrow_and_update();
         match (state, self.way) {
             (State::Verified, _) => None,
             (State::Here | State::Again | State::Lost, _) => Some(0),
@@ -236,10 +287,8 @@ impl Reader {
             (State::Waiting | State::Running | State::Full, Way::InOrder) => {
                 Some(frontier.min(span.end.saturating_sub(HELD_BACK_BYTES)))
             }
-            (_, Way::Ahead) if span.start < frontier => Some(frontier),
             (State::Waiting | State::Running | State::Full, Way::Ahead) => {
-                let there = self.fill.ahead().there(span.start / FILL_CHUNK_BYTES);
-                Some(there.map_or(0, |chunk| chunk * FILL_CHUNK_BYTES))
+                Some(there.map_or(frontier, |end| end * FILL_CHUNK_BYTES))
             }
         }
     }
@@ -268,7 +317,9 @@ impl Reader {
             (State::Waiting | State::Running, Way::Ahead) => {
                 match self.step_ahead(span, FILL_RESUMES_MAX).await? {
                     Step::Look => Ok(()),
-                    Step::NoRoom => return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass))),
+                    Step::NoRoom | Step::Alone => {
+                        return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass)));
+                    }
                 }
             }
         };
@@ -312,7 +363,7 @@ impl Reader {
     async fn pass(&self, span: Span) -> Result<Pass, Problem> {
         let size_bytes = self.size_bytes().ok_or(Problem::Internal)?;
         let (runner, digest) = (self.runner.clone(), self.fill.digest);
-        if self.is_whole != Some(true) {
+        if !self.is_whole() {
             return Pass::alone(runner, digest, size_bytes, span, None, Some(Bytes::new()));
         }
         let Full { start, hasher, stream } = self.full()?;
@@ -339,55 +390,51 @@ impl Reader {
 
     /// One step towards the start of `span`. An extent that does not bring it is begun again so many times.
     async fn step_ahead(&mut self, span: Span, retries: u32) -> Result<Step, Problem> {
+        let fill = self.fill.clone();
         let chunk = span.start / FILL_CHUNK_BYTES;
+        let wanted = self.asked.as_ref().map(|asked| asked.chunks(span)).unwrap_or_default();
         let mut begun = 0;
         loop {
             self.progress.mark_unchanged();
-            let want = self.fill.ahead().want(chunk, span.end.div_ceil(FILL_CHUNK_BYTES));
+            let want = fill.ahead().want(&wanted);
+            let mut queued = None;
             match want {
                 Want::There(_) => return Ok(Step::Look),
                 Want::Pass => return Ok(Step::NoRoom),
                 Want::Prove(crc) => return self.prove(chunk, crc).await.map(|()| Step::Look),
                 Want::Fetch(_, end) if !self.is_counted => {
-                    self.fill.ahead().ended(end);
-                    self.fill.wake();
+                    fill.ahead().ended(end);
+                    fill.wake();
                     return Err(misbehaved("the client has left"));
                 }
                 Want::Fetch(first, end) => {
                     let pause = FILL_RESUME_PAUSE * begun;
                     begun += 1;
-                    let task = extent::run(self.runner.clone(), self.fill.clone(), first, end);
+                    let task = extent::run(self.runner.clone(), fill.clone(), first, end);
                     let io = self.runner.io.clone();
                     self.runner.io.spawn(async move {
                         io.sleep_until(io.now() + pause).await;
                         task.await;
                     });
                 }
-                Want::InOrder => {
-                    self.go_on()?;
-                    return self.in_order(span).await.map(|()| Step::Look);
+                Want::OfRun if self.is_probe() && fill.stands() => return Ok(Step::Alone),
+                Want::OfRun | Want::InOrder => {
+                    let failures = self.progress.borrow().failures;
+                    self.turns_in_order(failures);
+                    return self.go_on().map(|()| Step::Look);
                 }
-                Want::Wait => {}
+                // Nothing is begun for who has left.
+                Want::Queue if self.is_counted => queued = Some(Queued::begin(&fill, &wanted)),
+                Want::Queue | Want::Wait => {}
             }
             self.changed().await?;
+            drop(queued);
             if !matches!(self.progress.borrow().state, State::Waiting | State::Running) {
                 return Ok(Step::Look);
             }
-            if begun > retries && self.fill.ahead().was_not_had(chunk) {
+            if begun > retries && fill.ahead().was_not_had(chunk) {
                 return Err(self.failure());
             }
-        }
-    }
-
-    /// Waits until the run has come to the start of `span`.
-    async fn in_order(&mut self, span: Span) -> Result<(), Problem> {
-        let Progress { frontier, state, failures } = *self.progress.borrow_and_update();
-        match state {
-            State::Verified | State::Full => Ok(()),
-            State::Waiting | State::Running if frontier > span.start => Ok(()),
-            State::Waiting | State::Running if failures == self.failures => self.changed().await,
-            State::Waiting | State::Running => self.outlast_failure(failures),
-            State::Here | State::Again | State::Lost => Err(self.failure()),
         }
     }
 

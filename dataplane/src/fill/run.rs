@@ -39,6 +39,8 @@ pub(super) struct Ingest {
     /// Whether bytes of more than one answer are in it.
     is_mixed: bool,
     resumes: u32,
+    /// What somebody else was given of the origin, from the blob's start, and had no use for.
+    pub(super) answer: Option<Fetched>,
     /// What has come and has no room.
     left: Leftover,
 }
@@ -86,6 +88,7 @@ impl Ingest {
             tail: Tail::at(0),
             is_mixed: false,
             resumes: 0,
+            answer: None,
             left: Leftover::default(),
         }
     }
@@ -161,6 +164,10 @@ async fn fill_up(
     if patiently(runner, || runner.store.has_name(&runner.io, &fill.digest)).await? {
         return Err(End::Here);
     }
+    if ingest.answer.is_some() {
+        // It is all that is needed, once nobody else brings a part of it.
+        until_nothing_flies(fill).await;
+    }
     loop {
         reuse(runner, fill, ingest).await?;
         let offset = ingest.tail.offset;
@@ -169,7 +176,11 @@ async fn fill_up(
         }
         ingest.is_mixed |= offset > 0;
         let to = fill.ahead().next_after(ingest.tail.chunk()).map(|chunk| chunk * FILL_CHUNK_BYTES);
-        let problem = match runner.control.fetch(runner.origin, fill.digest, (offset, to)).await {
+        let fetched = match ingest.answer.take() {
+            Some(answer) => Ok(Some(answer)),
+            None => runner.control.fetch(runner.origin, fill.digest, (offset, to)).await,
+        };
+        let problem = match fetched {
             Ok(Some(fetched)) => {
                 learn_size(runner, fill, &fetched, offset)?;
                 match pump(runner, fill, counters, ingest, fetched, to).await {
@@ -190,6 +201,14 @@ async fn fill_up(
         let at = ingest.tail.offset;
         tracing::info!(digest = %fill.digest, at, why = problem.message(), "a fill is resumed");
         runner.io.sleep_until(runner.io.now() + FILL_RESUME_PAUSE * ingest.resumes).await;
+    }
+}
+
+async fn until_nothing_flies(fill: &Fill) {
+    let mut progress = fill.progress.subscribe();
+    while fill.ahead().is_flying() {
+        // The sender is in the fill.
+        let _ = progress.changed().await;
     }
 }
 
@@ -218,6 +237,7 @@ async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), 
         let Some(buf) = read_chunk(runner, files, ingest.tail.offset, len).await? else { return Ok(()) };
         if crc32fast::hash(buf.filled()) != crc {
             tracing::info!(digest = %fill.digest, chunk, "a chunk did not outlive the last stop");
+            fill.ahead().lost(chunk);
             return Ok(());
         }
         ingest.hasher.update(buf.filled());

@@ -18,15 +18,15 @@ use crate::{
     rig::{legs, sha256, until},
 };
 
-const CHUNK: u64 = 256 * 1024;
+pub const CHUNK: u64 = 256 * 1024;
 
-fn get(client: &mut Client, digest: &Digest, range: &str) -> Answer {
+pub fn get(client: &mut Client, digest: &Digest, range: &str) -> Answer {
     ranged(client, digest, range);
     client.read().unwrap()
 }
 
 /// A plane with one blob at an honest origin.
-fn one_blob(leg: Driver, blob: &[u8]) -> (Plane, Digest, crate::fills::Fetches) {
+pub fn one_blob(leg: Driver, blob: &[u8]) -> (Plane, Digest, crate::fills::Fetches) {
     let mut plane = Plane::start(leg);
     let whole = blob.to_vec();
     let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| honest(&whole, from, to));

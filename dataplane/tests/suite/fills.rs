@@ -60,13 +60,22 @@ pub fn play(
 pub fn play_each(
     plane: &mut Plane,
     told_bytes: Option<usize>,
+    play: impl FnMut(&Digest, usize, u64, Option<u64>) -> Result<Option<Played>, Problem> + Send + 'static,
+) -> Fetches {
+    play_told(plane, move |_| told_bytes, play)
+}
+
+/// The same, where each blob has its own length.
+pub fn play_told(
+    plane: &mut Plane,
+    told_bytes: impl Fn(&Digest) -> Option<usize> + Send + 'static,
     mut play: impl FnMut(&Digest, usize, u64, Option<u64>) -> Result<Option<Played>, Problem> + Send + 'static,
 ) -> Fetches {
     let fetches = Fetches::default();
     let seen = fetches.clone();
     plane.answer(move |ask| match ask {
-        Ask::Link { answer, .. } => {
-            let size_bytes = told_bytes.map(|size| size as u64);
+        Ask::Link { digest, answer, .. } => {
+            let size_bytes = told_bytes(&digest).map(|size| size as u64);
             drop(answer.send(Ok(Some(Link::Upstream { origin: origin(), size_bytes }))));
         }
         Ask::Fetch { origin: from_where, digest, from, to, answer } => {
@@ -485,8 +494,46 @@ fn a_head_starts_no_fill() {
         let head = client.read_head().unwrap();
         assert_eq!((head.status, head.field("content-length")), (200, Some("1000")));
         assert_eq!(head.field("docker-content-digest"), Some(digest.to_string().as_str()));
+        assert_eq!(head.field("gantry-cache"), Some("pass"));
         assert!(fetched(&fetches).is_empty());
         plane.end();
+    }
+}
+
+#[test]
+fn a_head_of_a_blob_whose_length_no_manifest_tells_asks_for_it_and_starts_no_fill() {
+    let upstream = |size_bytes| Link::Upstream { origin: origin(), size_bytes };
+    let busy = Problem::UpstreamBusy { retry_after_s: 60 };
+    let cases = [
+        (Ok(Some(upstream(Some(1000)))), 200, Some("1000")),
+        (Ok(Some(upstream(None))), 200, None),
+        (Ok(None), 404, Some("")),
+        (Err(busy), 503, Some("")),
+    ];
+    for leg in legs() {
+        for (measured, status, length) in &cases {
+            let mut plane = Plane::start(leg);
+            let digest = sha256(&content(1000));
+            let measured = measured.clone();
+            plane.answer(move |ask| match ask {
+                Ask::Link { answer, .. } => drop(answer.send(Ok(Some(upstream(None))))),
+                Ask::Measure { origin: at, digest: of, answer } => {
+                    assert_eq!((at, of), (origin(), digest));
+                    drop(answer.send(measured.clone()));
+                }
+                _ => panic!("not asked here"),
+            });
+            let mut client = plane.client();
+            client.send("HEAD", &target(&digest), b"");
+            let head = client.read_head().unwrap();
+            assert_eq!(head.status, *status);
+            if head.status == 200 {
+                assert_eq!(head.field("content-length"), *length);
+                assert_eq!(head.field("gantry-cache"), Some("pass"));
+            }
+            assert_eq!(sample(&plane, "misses_total"), 0);
+            plane.end();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod extents;
 mod fills;
 mod full;
 mod keeper;
+mod lazy;
 mod leaving;
 mod origins;
 mod pass;

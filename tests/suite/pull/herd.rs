@@ -32,6 +32,8 @@ struct Herd {
     registry: Registry,
     digest: Digest,
     bytes: Vec<u8>,
+    /// Answers that say that they are of a part, and the rest is not here.
+    partial: AtomicU64,
 }
 
 impl Herd {
@@ -40,7 +42,7 @@ impl Herd {
         let bytes = noise(seed, BLOB_BYTES);
         let digest = registry.push_blob(REPOSITORY, bytes.clone());
         registry.limit(UPSTREAM_BYTES_PER_S);
-        Herd { registry, digest, bytes }
+        Herd { registry, digest, bytes, partial: AtomicU64::new(0) }
     }
 
     fn start(&self, leg: Leg) -> Server {
@@ -70,7 +72,9 @@ impl Herd {
         let stream = client.stream();
         stream.set_read_timeout(Some(Duration::from_secs(120))).expect("a timeout above zero");
         stream.write_all(&bytes).ok()?;
-        let (status, mut body) = head_of(stream)?;
+        let (status, head, mut body) = head_of(stream)?;
+        let is_partial = head.to_ascii_lowercase().contains("\r\ngantry-cache: partial\r\n");
+        self.partial.fetch_add(u64::from(is_partial), Ordering::AcqRel);
         assert_eq!(status, if range.is_some() { 206 } else { 200 });
         let (mut at, mut piece) = (first, vec![0; 256 * 1024]);
         loop {
@@ -139,15 +143,16 @@ impl Herd {
     }
 }
 
-/// Status, and what of the body came with it.
-fn head_of(stream: &mut TcpStream) -> Option<(u16, Vec<u8>)> {
+/// Status, the head, and what of the body came with it.
+fn head_of(stream: &mut TcpStream) -> Option<(u16, String, Vec<u8>)> {
     let (mut all, mut piece) = (Vec::new(), [0; 4096]);
     loop {
         let got = stream.read(&mut piece).ok().filter(|got| *got > 0)?;
         all.extend_from_slice(&piece[..got]);
         if let Some(end) = all.windows(4).position(|four| four == b"\r\n\r\n") {
             let status = std::str::from_utf8(&all[9..12]).ok()?.parse().ok()?;
-            return Some((status, all.split_off(end + 4)));
+            let body = all.split_off(end + 4);
+            return Some((status, String::from_utf8(all).ok()?, body));
         }
     }
 }
@@ -228,6 +233,7 @@ legs! {
             herd.get(client, None).expect("the whole blob");
         });
         herd.tell("random ranges", leg, went);
+        assert!(herd.partial.load(Ordering::Acquire) > 0, "all of them waited for the bytes before");
         let (_, bytes) = herd.fetched();
         // A request for a part is answered with what was asked for, and what is cut may have been sent.
         assert!(bytes as f64 <= BLOB_BYTES as f64 * 1.05, "{bytes} bytes of {BLOB_BYTES}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use control::Link;
 use controlplane::upstream::Policy;
 use oci::Problem;
 
@@ -37,6 +38,37 @@ async fn a_head_permits_for_its_repository_alone() {
     assert_eq!(rig.link(OTHER, blob).await, Ok(None));
     let line = |repository: &str| format!("HEAD /v2/{repository}/blobs/{blob}");
     assert_eq!(registry.seen(), [line("org/app"), line("org/other")], "once each, and no body");
+}
+
+#[tokio::test]
+async fn a_length_on_which_manifests_do_not_agree_is_the_upstream_s_to_tell() {
+    let registry = Registry::start();
+    let blob = registry.push_blob("org/app", "hello");
+    let config = registry.push_blob("org/app", "config");
+    for (tag, size) in [("1", 5), ("2", 6)] {
+        let mut body = crate::harness::image(config, &[blob]);
+        body["layers"][0]["size"] = size.into();
+        registry.push_manifest("org/app", Some(tag), &body);
+    }
+    let rig = Rig::hub(&registry, Policy::default());
+    rig.pull(APP, "1").await;
+    assert_eq!(rig.size(APP, blob).await, Some(5));
+    rig.pull(APP, "2").await;
+    registry.seen();
+    assert_eq!(rig.size(APP, blob).await, None);
+    assert!(registry.seen().is_empty(), "permission needs no length");
+    for _ in 0..2 {
+        let link = rig.measure("org/app", blob).await.unwrap();
+        assert!(matches!(link, Some(Link::Upstream { size_bytes: Some(5), .. })), "{link:?}");
+    }
+    assert_eq!(registry.seen(), [format!("HEAD /v2/org/app/blobs/{blob}")], "once");
+    let rig = rig.restart().await;
+    registry.fail("blobs", Fault::Cut);
+    assert_eq!(status(rig.measure("org/app", blob).await), 503);
+    registry.heal();
+    registry.remove(&format!("/v2/org/app/blobs/{blob}"));
+    let rig = rig.restart().await;
+    assert_eq!(rig.measure("org/app", blob).await, Ok(None));
 }
 
 #[tokio::test]

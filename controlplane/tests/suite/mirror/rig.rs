@@ -112,6 +112,11 @@ impl Rig {
         }
     }
 
+    pub async fn measure(&self, there: &str, digest: Digest) -> Result<Option<Link>, Problem> {
+        let origin = Origin { upstream: 0, repository: name(there) };
+        self.plane.control.measure(origin, digest).await
+    }
+
     pub async fn fetch(
         &self,
         there: &str,

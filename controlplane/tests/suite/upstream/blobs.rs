@@ -133,7 +133,15 @@ async fn a_blob_is_described_without_fetching_it() {
     assert_eq!(upstream.describe_blob(&repository(), &empty).await, Ok(Some(Some(0))));
     registry.heal();
     registry.script(On::head("/blobs/"), Fault::Chunked);
-    assert_eq!(upstream.describe_blob(&repository(), &digest).await, Ok(Some(None)), "nobody told it");
+    assert_eq!(
+        upstream.describe_blob(&repository(), &digest).await,
+        Ok(Some(Some(size))),
+        "its range told it"
+    );
+    for nothing in [Fault::Chunked, Fault::Status(500)] {
+        registry.script(On::get("/blobs/"), nothing);
+        assert_eq!(upstream.describe_blob(&repository(), &digest).await, Ok(Some(None)), "nobody told it");
+    }
 }
 
 #[tokio::test]
