@@ -79,9 +79,9 @@ pub const HELD_BACK_BYTES: u64 = 256 * 1024;
 pub const FILL_RESUMES_MAX: u32 = 3;
 /// Extents of one fill that are fetched at the same time; who wants another waits.
 pub const FILL_EXTENTS_MAX: usize = 4;
-/// Requests to an upstream that are each for one answer alone, which is not kept; more is 503. Well below what an upstream's
-/// client has by default for blobs, so that who reads slowly leaves places for fills.
-pub const PASSES_MAX: usize = 24;
+/// Requests to an upstream that are each for one answer alone, which is not kept; more is 503. An upstream's client has by
+/// default places for half as many more, so that who reads slowly leaves some for fills.
+pub const PASSES_MAX: usize = 64;
 /// Blobs that pass through memory for several answers at a time; of another each answer has a request of its own.
 pub const PASS_WINDOWS_MAX: usize = 8;
 /// What such a blob has in memory; an answer that is further behind the fastest has a request of its own.
