@@ -156,6 +156,9 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// A socket takes no more while so many bytes of it wait for their first transmission: a whole segment, and the start
 /// of another without which the client's kernel would be slow to acknowledge.
 pub const UNSENT_BYTES: i32 = 64 * 1024;
+/// A body of which so much is left is not bound by that: the client's kernel gets its acknowledgements out in any case, and
+/// each wake for a segment costs more than the segment.
+pub const BULK_BYTES: u64 = 8 * 1024 * 1024;
 /// What one `recv` may take from a socket into the core's own buffer.
 pub const RECV_BYTES: usize = 64 * 1024;
 /// A pooled buffer: one write of an upload, one read of a cold file.
