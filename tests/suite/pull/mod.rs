@@ -18,4 +18,6 @@ mod proxy;
 mod rig;
 mod room;
 mod secrets;
+mod times;
+mod trial;
 mod ways;

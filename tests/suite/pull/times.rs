@@ -1,0 +1,67 @@
+//! The timeouts of the fault matrix, a hundredth of their defaults each, and what a client may have to wait by them.
+
+use std::time::Duration;
+
+use dataplane::limits::{FILL_RESUME_PAUSE, FILL_RESUMES_MAX};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const CONNECT: Duration = ms(50);
+/// A handshake is no hundred times faster in a test.
+const CONNECT_BY_TLS: Duration = ms(500);
+pub const FIRST_BYTE: Duration = ms(300);
+pub const STALL: Duration = ms(300);
+pub const BODY_RATE_GRACE: Duration = ms(600);
+pub const DOCUMENT: Duration = ms(600);
+const TOKEN: Duration = ms(100);
+const BREAKER: Duration = ms(100);
+const REJECTED: Duration = ms(600);
+const REFUSED: Duration = ms(10);
+pub const BUDGET_WAIT: Duration = ms(150);
+const NEGATIVE_TTL: Duration = ms(600);
+
+/// What the other processes of a busy machine may take of it, for all of an answer, beside what its timeouts allow. Where
+/// nothing else runs it is a fiftieth of that. A server that waited for a default would take ten times as long and more.
+pub const GRACE: Duration = Duration::from_secs(5);
+
+/// How long all that is tried of one leg may take.
+pub const LEG_TIME_MAX: Duration = Duration::from_secs(180);
+
+/// The lines of an upstream. No tag is remembered.
+pub fn settings(by_tls: bool) -> String {
+    let connect = if by_tls { CONNECT_BY_TLS } else { CONNECT };
+    let timeouts = [
+        ("connect", connect),
+        ("first_byte", FIRST_BYTE),
+        ("stall", STALL),
+        ("body_rate_grace", BODY_RATE_GRACE),
+        ("document", DOCUMENT),
+        ("token", TOKEN),
+        ("breaker", BREAKER),
+        ("rejected", REJECTED),
+        ("refused", REFUSED),
+    ];
+    let lines = timeouts.map(|(name, time)| format!("{name} = \"{}ms\"", time.as_millis()));
+    format!(
+        "timeouts = {{ {} }}\nbudget_wait = \"{}ms\"\nnegative_ttl = \"{}ms\"\n\
+         tag_ttl = \"0s\"\nstale_while = \"0s\"\ncomplete = \"never\"\n",
+        lines.join(", "),
+        BUDGET_WAIT.as_millis(),
+        NEGATIVE_TTL.as_millis(),
+    )
+}
+
+/// What a client waits whose blob is asked for as often as a fill goes on, if each answer takes `each` before it fails.
+pub fn resumed(each: Duration) -> Duration {
+    // One pause before the first of them, two before the next.
+    let pauses = FILL_RESUMES_MAX * (FILL_RESUMES_MAX + 1) / 2;
+    each * (FILL_RESUMES_MAX + 1) + FILL_RESUME_PAUSE * pauses
+}
+
+/// How long an upstream is left alone that has failed, refused or denied, if it does not say for how long.
+pub fn longest_pause() -> Duration {
+    // Few questions are asked in one trial: the breaker opens twice at the most.
+    REJECTED.max(NEGATIVE_TTL).max(BREAKER * 3)
+}
