@@ -46,7 +46,16 @@ impl Meter {
             }
         }
         sum.cpu_us = ticks as f64 * 1e6 / self.ticks_per_s;
+        sum.busy_us = self.busy_ticks()? as f64 * 1e6 / self.ticks_per_s;
         Ok(sum)
+    }
+
+    /// Of the processors that the root is bound to, since the machine was booted.
+    fn busy_ticks(&self) -> io::Result<u64> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        let bound = rustix::process::Pid::from_raw(self.root as i32);
+        let bound = rustix::thread::sched_getaffinity(bound)?;
+        Ok(busy_ticks(&stat, |cpu| bound.is_set(cpu)))
     }
 }
 
@@ -54,11 +63,23 @@ impl Meter {
 pub fn between(before: &Cost, after: &Cost) -> Cost {
     Cost {
         cpu_us: (after.cpu_us - before.cpu_us).max(0.0),
+        busy_us: (after.busy_us - before.busy_us).max(0.0),
         rss_bytes: after.rss_bytes,
         pss_bytes: after.pss_bytes,
         voluntary_switches: after.voluntary_switches.saturating_sub(before.voluntary_switches),
         involuntary_switches: after.involuntary_switches.saturating_sub(before.involuntary_switches),
     }
+}
+
+/// What `/proc/stat` says of the processors that are `bound`; 0 if all are.
+fn busy_ticks(stat: &str, bound: impl Fn(usize) -> bool) -> u64 {
+    let cpus = stat.lines().filter_map(|line| {
+        let (cpu, times) = line.strip_prefix("cpu")?.split_once(' ')?;
+        let times: Vec<u64> = times.split_whitespace().filter_map(|time| time.parse().ok()).collect();
+        Some((cpu.parse().ok()?, BUSY.iter().filter_map(|at| times.get(*at)).sum::<u64>()))
+    });
+    let (own, others): (Vec<_>, Vec<_>) = cpus.partition(|(cpu, _)| bound(*cpu));
+    if others.is_empty() { 0 } else { own.into_iter().map(|(_, ticks)| ticks).sum() }
 }
 
 /// `root` and everything below it, parents before children. An error if `root` is not there.
@@ -88,6 +109,8 @@ pub fn tree(root: u32) -> io::Result<Vec<u32>> {
 
 /// Positions in `/proc/PID/stat` after the name in brackets, which may itself hold spaces and brackets.
 const PARENT: usize = 1;
+/// Positions in a processor's line of `/proc/stat`: user, nice, system, irq, softirq.
+const BUSY: [usize; 5] = [0, 1, 2, 5, 6];
 /// User, system, and both of reaped children.
 const TIMES: std::ops::RangeInclusive<usize> = 11..=14;
 
@@ -179,6 +202,15 @@ mod tests {
         let stat = "7 (a) b (c) S 3 7 7 0 -1 4194560 1 0 0 0 11 22 33 44 20 0";
         assert_eq!(field(stat, PARENT), Some(3));
         assert_eq!(TIMES.filter_map(|position| field(stat, position)).sum::<u64>(), 110);
+    }
+
+    #[test]
+    fn a_processor_is_busy_for_all_but_idling() {
+        let stat =
+            "cpu  9 9 9 9 9 9 9 0 0 0\ncpu0 1 2 4 8 16 32 64 0 0 0\ncpu1 100 0 0 7 0 0 0 0 0 0\nintr 5\n";
+        assert_eq!(busy_ticks(stat, |cpu| cpu == 0), 1 + 2 + 4 + 32 + 64);
+        assert_eq!(busy_ticks(stat, |cpu| cpu == 1), 100);
+        assert_eq!(busy_ticks(stat, |_| true), 0, "it has none of its own");
     }
 
     #[test]

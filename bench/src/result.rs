@@ -151,6 +151,10 @@ pub struct Latency {
 pub struct Cost {
     /// Processor time, user and system.
     pub cpu_us: f64,
+    /// What the server's processors were busy, for whomever and with interrupts: what a server leaves to the kernel is
+    /// nobody's time, and work all the same. 0 if it has no processors of its own.
+    #[serde(default)]
+    pub busy_us: f64,
     /// Resident memory at the end.
     pub rss_bytes: u64,
     /// The same with shared pages divided among their users.
@@ -195,6 +199,11 @@ impl Round {
     /// Processor time of the server for a GB (10⁹ bytes) of bodies.
     pub fn cpu_us_per_gb(&self) -> f64 {
         self.cost.cpu_us / (self.bytes.max(1) as f64 / 1e9)
+    }
+
+    /// What the server's processors were busy for one request.
+    pub fn busy_us_per_request(&self) -> f64 {
+        self.cost.busy_us / self.requests.max(1) as f64
     }
 
     /// Right answers a second.

@@ -79,9 +79,9 @@ pub const HELD_BACK_BYTES: u64 = 256 * 1024;
 pub const FILL_RESUMES_MAX: u32 = 3;
 /// Extents of one fill that are fetched at the same time; who wants another waits.
 pub const FILL_EXTENTS_MAX: usize = 4;
-/// Requests to an upstream that are each for one answer alone, which is not kept; more is 503. Well below what an upstream's
-/// client has by default for blobs, so that who reads slowly leaves places for fills.
-pub const PASSES_MAX: usize = 24;
+/// Requests to an upstream that are each for one answer alone, which is not kept; more is 503. An upstream's client has by
+/// default places for half as many more, so that who reads slowly leaves some for fills.
+pub const PASSES_MAX: usize = 64;
 /// Blobs that pass through memory for several answers at a time; of another each answer has a request of its own.
 pub const PASS_WINDOWS_MAX: usize = 8;
 /// What such a blob has in memory; an answer that is further behind the fastest has a request of its own.
@@ -156,6 +156,9 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// A socket takes no more while so many bytes of it wait for their first transmission: a whole segment, and the start
 /// of another without which the client's kernel would be slow to acknowledge.
 pub const UNSENT_BYTES: i32 = 64 * 1024;
+/// A body of which so much is left is not bound by that: the client's kernel gets its acknowledgements out in any case, and
+/// each wake for a segment costs more than the segment.
+pub const BULK_BYTES: u64 = 8 * 1024 * 1024;
 /// What one `recv` may take from a socket into the core's own buffer.
 pub const RECV_BYTES: usize = 64 * 1024;
 /// A pooled buffer: one write of an upload, one read of a cold file.

@@ -63,6 +63,7 @@ fn columns(case: &Case) -> Vec<Column> {
         column("p99", |round| round.latency.p99_us, units::micros),
         column("p99.9", |round| round.latency.p999_us, units::micros),
         column("CPU/request", Round::cpu_us_per_request, units::micros),
+        column("busy/request", Round::busy_us_per_request, units::micros),
         column("CPU/GB", |round| if round.bytes == 0 { 0.0 } else { round.cpu_us_per_gb() }, units::micros),
         column("RSS", |round| round.cost.rss_bytes as f64, |bytes| units::size(bytes as u64)),
     ];

@@ -205,7 +205,7 @@ impl UpstreamSettings {
             proxy: None,
             proxy_hosts: Vec::new(),
             timeouts: Timeouts::default(),
-            connections_max: 64,
+            connections_max: 128,
             bytes_per_second_max: None,
             breaker_failures: 5,
             policy: Policy::default(),

@@ -479,6 +479,7 @@ impl Connection {
                                 core.io.send(&self.socket, [&buffer[..len], &[]], more)?
                             }
                             Gathered::Nothing => {
+                                core.io.expect(&self.socket, part.span.len())?;
                                 let len = whole.min(TURN_BYTES);
                                 let more = more_parts || len < whole;
                                 match core.io.send_file(

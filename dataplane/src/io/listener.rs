@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    mem::size_of_val,
     net::{SocketAddr, TcpListener},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Arc,
@@ -10,6 +9,7 @@ use std::{
 
 use rustix::net::{Shutdown, SocketFlags};
 
+use super::socket::bound_unsent;
 use crate::limits::{LISTEN_BACKLOG, UNSENT_BYTES};
 
 /// A bound listening socket.
@@ -24,7 +24,8 @@ impl Listener {
         let listener = TcpListener::bind(address)?;
         // The standard library's 128 overflows in a burst, and then a client's SYN waits a second.
         rustix::net::listen(&listener, LISTEN_BACKLOG)?;
-        bound_unsent(&listener)?;
+        // Those that it accepts inherit it.
+        bound_unsent(&listener, UNSENT_BYTES)?;
         Ok(Listener(Arc::new(listener)))
     }
 
@@ -58,22 +59,6 @@ impl Listener {
         let _ = rustix::net::send(&fd, answer, rustix::net::SendFlags::NOSIGNAL);
         let _ = rustix::net::shutdown(&fd, Shutdown::Write);
     }
-}
-
-/// Has the sockets that it accepts take no more while so much waits for its first transmission; they inherit it.
-fn bound_unsent(listener: &TcpListener) -> io::Result<()> {
-    let value: libc::c_int = UNSENT_BYTES;
-    // SAFETY: the option is an int, and `value` is one that lives as long as the call.
-    let result = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_NOTSENT_LOWAT,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 impl ListenerStop {

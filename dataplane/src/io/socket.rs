@@ -4,10 +4,10 @@
 //! task owns a socket, so there is at most one waiter.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
@@ -19,6 +19,7 @@ use rustix::{
 };
 
 use super::{Instant, Io, pipes::Stranded};
+use crate::limits::{BULK_BYTES, UNSENT_BYTES};
 
 /// A connected socket in its core's set.
 pub struct Socket {
@@ -27,6 +28,8 @@ pub struct Socket {
     io: Io,
     /// Bytes of a file that left for this socket and wait in a pipe; see `send_file`.
     pub(super) stranded: RefCell<Option<Stranded>>,
+    /// Whether as much may wait unsent as the system allows.
+    is_bulk: Cell<bool>,
 }
 
 /// The event data of the wake descriptor; no socket has it.
@@ -157,7 +160,7 @@ impl Entry {
 
 impl Socket {
     pub(super) fn new(fd: OwnedFd, key: u64, io: Io) -> Socket {
-        Socket { fd, key, io, stranded: RefCell::new(None) }
+        Socket { fd, key, io, stranded: RefCell::default(), is_bulk: Cell::default() }
     }
 
     /// Whether bytes of a file are in a pipe between it and this socket; only a file send moves them.
@@ -186,6 +189,23 @@ impl Socket {
     }
 }
 
+/// Has a socket, or those that a listener accepts, take no more while so much waits for its first transmission. 0: what the
+/// system has set.
+pub(super) fn bound_unsent(socket: &impl AsRawFd, bytes: i32) -> io::Result<()> {
+    let value: libc::c_int = bytes;
+    // SAFETY: the option is an int, and `value` is one that lives as long as the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         self.io.inner().sockets.borrow_mut().remove(self.key);
@@ -193,6 +213,15 @@ impl Drop for Socket {
 }
 
 impl Io {
+    /// So many bytes of an answer are still to be sent: while they are many, the kernel gets a long queue.
+    pub fn expect(&self, socket: &Socket, left_bytes: u64) -> io::Result<()> {
+        let is_bulk = left_bytes >= BULK_BYTES;
+        match socket.is_bulk.replace(is_bulk) == is_bulk {
+            true => Ok(()),
+            false => bound_unsent(&socket.fd, if is_bulk { 0 } else { UNSENT_BYTES }),
+        }
+    }
+
     /// Takes what has arrived. `Ok(None)`: nothing yet. `Ok(Some(0))`: the peer has finished.
     pub fn recv(&self, socket: &Socket, into: &mut [u8]) -> io::Result<Option<usize>> {
         let wanted = into.len();
