@@ -148,6 +148,11 @@ impl Case {
         Case { waits, ..self }
     }
 
+    /// It is left alone for so long, since it says so.
+    fn pauses(self, pause: Duration) -> Case {
+        Case { pause, ..self }
+    }
+
     /// With an upstream that takes whoever comes.
     fn anonymous(self) -> Case {
         Case { is_anonymous: true, ..self }
@@ -197,8 +202,11 @@ fn away_to(address: impl std::fmt::Display) -> Break {
 /// Where clouds let a machine ask for its own credentials.
 const METADATA: &str = "169.254.169.254";
 
-fn retry_after(seconds: u32) -> Break {
-    let header = Fault::Header("Retry-After", seconds.to_string());
+/// What a refusal says of when to come again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+fn retry_after() -> Break {
+    let header = Fault::Header("Retry-After", RETRY_AFTER.as_secs().to_string());
     Break::Script(vec![(On::any("/thing/"), Fault::Status(429)), (On::any("/thing/"), header)])
 }
 

@@ -1,4 +1,4 @@
-//! GETs of a blob.
+//! Faults that meet the GET of a whole blob.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -89,7 +89,7 @@ pub fn all(shut: SocketAddr) -> Vec<Case> {
         blob("redirect to a private address, anonymous", away_to(shut), UNREACHABLE, UNREACHABLE).anonymous(),
         blob("https to http", plain, MISBEHAVED, MISBEHAVED).by_tls(),
         blob("429", any(Fault::Status(429)), BUSY, BUSY).waits(BUDGET_WAIT),
-        blob("429 with Retry-After", retry_after(1), BUSY, BUSY).waits(BUDGET_WAIT),
+        blob("429 with Retry-After", retry_after(), BUSY, BUSY).waits(BUDGET_WAIT).pauses(RETRY_AFTER),
         blob("500", any(Fault::Status(500)), MISBEHAVED, MISBEHAVED),
         blob("502", any(Fault::Status(502)), MISBEHAVED, MISBEHAVED),
         blob("503", any(Fault::Status(503)), MISBEHAVED, MISBEHAVED),

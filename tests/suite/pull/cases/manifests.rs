@@ -59,7 +59,7 @@ fn tags(shut: SocketAddr) -> Vec<Case> {
         tag("tag: redirect to a private address", away_to(shut), UNREACHABLE, STALE),
         tag("tag: https to http", plain, MISBEHAVED, MISBEHAVED).by_tls(),
         tag("tag: 429", any(Fault::Status(429)), BUSY, STALE).waits(BUDGET_WAIT),
-        tag("tag: 429 with Retry-After", retry_after(1), BUSY, STALE).waits(BUDGET_WAIT),
+        tag("tag: 429 with Retry-After", retry_after(), BUSY, STALE).waits(BUDGET_WAIT).pauses(RETRY_AFTER),
         tag("tag: 500", any(Fault::Status(500)), MISBEHAVED, STALE),
         tag("tag: 503", any(Fault::Status(503)), MISBEHAVED, STALE),
         tag("tag: 504", any(Fault::Status(504)), MISBEHAVED, STALE),
