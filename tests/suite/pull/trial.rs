@@ -28,8 +28,9 @@ pub enum State {
 }
 
 pub struct Trial {
-    case: Case,
-    state: State,
+    pub case: Case,
+    pub state: State,
+    slower: u32,
     ns: String,
     registry: Registry,
     image: Image,
@@ -48,8 +49,8 @@ pub struct Shown {
 }
 
 impl Trial {
-    /// `number` is another for each.
-    pub fn new(number: usize, case: Case, state: State) -> Trial {
+    /// `number` is another for each. All timeouts are so many times as long as they are said to be.
+    pub fn new(number: usize, case: Case, state: State, slower: u32) -> Trial {
         let registry = if case.tls { Registry::start_tls() } else { Registry::start() };
         let image = registry.push_image("thing", "latest", &[10]);
         // Each trial has bytes of its own: what one brings is a hit for the other.
@@ -63,14 +64,14 @@ impl Trial {
         });
         let permission = registry.push_manifest("thing", None, media::IMAGE, manifest.to_string());
         let ns = format!("upstream{number}.test");
-        let trial = Trial { case, state, ns, registry, image, blob, permission };
+        let trial = Trial { case, state, slower, ns, registry, image, blob, permission };
         trial.registry.require(trial.well());
         trial
     }
 
     /// Its `[[upstream]]`.
     pub fn table(&self, authorities: &TempDir) -> String {
-        let mut more = settings(self.case.tls);
+        let mut more = settings(self.case.tls, self.slower);
         if !self.case.is_anonymous {
             more += "credentials = { username = \"user\", password = \"pass\" }\n";
         }
@@ -224,6 +225,7 @@ impl Trial {
     /// All of it.
     pub fn run(&self, server: &Server) -> Shown {
         let Case { asks, is_endless, waits, pause, .. } = self.case;
+        let [waits, pause] = [waits, pause].map(|time| time * self.slower);
         self.prepare(server);
         self.spoil();
         let begun = Instant::now();
