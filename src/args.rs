@@ -115,7 +115,7 @@ pub struct Options {
     /// Let everybody read and write although others reach the address [env: GANTRY_ALLOW_ANONYMOUS]
     #[arg(long, value_name = "SWITCH", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     allow_anonymous: Option<String>,
-    /// Names that no upstream is asked for, as patterns with commas between them [env: GANTRY_LOCAL_ONLY]
+    /// Names without a prefix that the root mirror is not asked for, as patterns with commas between them [env: GANTRY_LOCAL_ONLY]
     #[arg(long, value_name = "PATTERNS")]
     local_only: Option<String>,
     /// Hosts by which clients know this registry, with commas between them [env: GANTRY_NAMES]

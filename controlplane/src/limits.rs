@@ -45,17 +45,20 @@ pub const WAITS_PER_UPSTREAM: usize = 512;
 /// for before there is room.
 pub const MANIFESTS_IN_HAND: usize = 32;
 
-/// Things that an upstream was found not to have, remembered for its `negative_ttl`.
-pub const ABSENCES: u64 = 16_384;
+/// Things that an upstream was found not to have, remembered for its `negative_ttl`: some 11,000.
+pub const ABSENCES_BYTES: u64 = 8 << 20;
 
 /// Blobs that an upstream's HEAD gave permission for.
-pub const GRANTS: u64 = 16_384;
+pub const GRANTS_BYTES: u64 = 8 << 20;
 
 /// Heads of manifests that are not here.
-pub const OUTLINES: u64 = 4_096;
+pub const OUTLINES_BYTES: u64 = 4 << 20;
 
 /// Repositories of an upstream that are known to have been opened by a manifest.
-pub const OPENED: u64 = 4_096;
+pub const OPENED_BYTES: u64 = 4 << 20;
+
+/// What lies elsewhere for one of these: its place in the tables, and a media type of 255 bytes.
+pub const REMEMBERED_BESIDE_BYTES: usize = 384;
 
 /// Pages of an upstream's lists, in bytes.
 pub const LISTS_BYTES: u64 = 8 << 20;
@@ -86,7 +89,7 @@ pub const WARM_PROBLEMS: usize = 8;
 pub const PREFETCHES: usize = 64;
 
 /// Indexes that were fetched ahead not long ago, and are not looked at again.
-pub const PREFETCHED: u64 = 4_096;
+pub const PREFETCHED_BYTES: u64 = 4 << 20;
 
 /// Bytes of a request to `/api/v1`.
 pub const API_BODY_BYTES: usize = 64 << 10;

@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use faults::{Auth, Registry};
+use faults::{Auth, Fault, On, Registry};
 
 use crate::harness::{Launch, TempDir, gantry, legs};
 
@@ -182,6 +182,72 @@ fn the_doctor_says_what_is_to_be_done() {
     let (status, said) = lines(offline.path());
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("ok     upstream up.test: offline = true: it is not asked"), "{said}");
+}
+
+/// What the doctor says of one upstream, and whether anything is to be done.
+fn examined(table: &str) -> (bool, String) {
+    let (status, said) = gantry(&["doctor", "--config", "gantry.toml"], written(table).path());
+    let lines: Vec<&str> = said.lines().filter(|line| line.contains("upstream up.test")).collect();
+    assert!(matches!(status, Some(0 | 1)), "{said}");
+    (status == Some(1), lines.join("\n"))
+}
+
+#[test]
+fn the_doctor_tells_a_name_that_nobody_knows() {
+    // No label has so many letters, so it is known of no name server, asked or not.
+    let name = format!("{}.test", "a".repeat(64));
+    let (is_to_do, said) =
+        examined(&format!("[[upstream]]\nns = 'up.test'\nurl = 'https://{name}'\ntimeouts.connect = '1m'\n"));
+    assert!(is_to_do, "{said}");
+    assert_eq!(said.lines().count(), 1, "what comes behind it says nothing new: {said}");
+    assert!(said.starts_with("to do  upstream up.test, address: it can't be reached: "), "{said}");
+    assert!(
+        said.ends_with("; look at its url, at this machine's name server, or set a proxy")
+            && said.contains(&name),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_doctor_tells_a_certificate_that_nobody_trusts() {
+    let registry = Registry::start_tls();
+    let (is_to_do, said) = examined(&upstream(&registry, "timeouts.connect = '1m'"));
+    assert!(is_to_do, "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (2, "ok     upstream up.test, address: 127.0.0.1"), "{said}");
+    assert!(lines[1].starts_with("to do  upstream up.test, answer: it can't be reached: "), "{said}");
+    assert!(lines[1].contains("certificate") && lines[1].ends_with("at its certificate (ca_file)"), "{said}");
+    // That is what helps.
+    let dir = TempDir::new("authority");
+    let file = dir.path().join("ca.pem");
+    fs::write(&file, registry.ca_pem()).unwrap();
+    let trusted = format!("timeouts.connect = '1m'\nca_file = '{}'", file.display());
+    let (is_to_do, said) = examined(&upstream(&registry, &trusted));
+    assert!(!is_to_do && said.contains("ok     upstream up.test, answer: HTTP/"), "{said}");
+}
+
+#[test]
+fn the_doctor_tells_what_is_left_of_a_budget() {
+    let registry = Registry::start();
+    for (remaining, line) in [
+        ("76;w=21600", "ok     upstream up.test, budget: 76 of 100 pulls are left in 360 min"),
+        (
+            "0;w=21600",
+            "hint   upstream up.test, budget: no pulls are left in 360 min; until then the cache answers",
+        ),
+    ] {
+        registry.script(On::any("/v2/"), Fault::Header("ratelimit-limit", "100;w=21600".to_owned()));
+        registry.script(On::any("/v2/"), Fault::Header("ratelimit-remaining", remaining.to_owned()));
+        let (is_to_do, said) = examined(&upstream(&registry, ""));
+        assert!(!is_to_do && said.lines().any(|have| have == line), "no {line:?} in\n{said}");
+    }
+    registry.script(On::any("/v2/"), Fault::Status(429));
+    registry.script(On::any("/v2/"), Fault::Header("Retry-After", "600".to_owned()));
+    let (is_to_do, said) = examined(&upstream(&registry, ""));
+    let told = "to do  upstream up.test, answer: its budget is spent; again in ";
+    assert!(is_to_do && said.contains(told), "{said}");
+    assert!(said.ends_with("; wait, or give it credentials with a larger budget"), "{said}");
+    assert_eq!(registry.count("GET", "/manifests/") + registry.count("HEAD", "/manifests/"), 0, "no pull");
 }
 
 #[test]

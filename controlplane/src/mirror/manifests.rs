@@ -16,7 +16,7 @@ use super::{Mirror, Place};
 use crate::limits;
 use crate::metadata::{Keep, Kept, KeptTag, Metadata, NewMirrored};
 use crate::turn::Turn;
-use crate::upstream::{Accept, Described, Failure, GotManifest, Offline};
+use crate::upstream::{Accept, Described, Failure, GotManifest, Offline, SeenManifest};
 
 /// What a look at a tag found.
 enum Compared {
@@ -214,8 +214,14 @@ impl<M: Metadata> Mirror<M> {
                 return Ok(Some(self.given(site, place, known.manifest, Came::Hit, fresh)));
             }
             Ok(Compared::Whole(received, hand)) => {
-                site.counts.looked(Looked::Moved);
-                return self.take(site, place, reference, Some(tag), received, hand).await.map(Some);
+                let taken = self.take(site, place, reference, Some(tag), received, hand).await;
+                site.counts.looked(match &taken {
+                    // It was asked whether it has changed, and sent what it had before.
+                    Ok(document) if document.digest == digest => Looked::Same,
+                    Ok(_) => Looked::Moved,
+                    Err(_) => Looked::Failed,
+                });
+                return taken.map(Some);
             }
             Ok(Compared::Gone) => {
                 site.counts.looked(Looked::Gone);
@@ -244,7 +250,7 @@ impl<M: Metadata> Mirror<M> {
         }
     }
 
-    /// One HEAD; where it does not tell the digest, a GET that has a body only if the tag has moved.
+    /// One HEAD; where it is refused or does not tell the digest, a GET that has a body only if the tag has moved.
     async fn compare(
         &self,
         site: &Site,
@@ -254,12 +260,13 @@ impl<M: Metadata> Mirror<M> {
         accept: &Accept,
     ) -> Result<Compared, Failure> {
         let reference = Reference::Tag(tag);
-        let described = site.upstream.describe_manifest(&place.there, &reference, accept).await?;
-        match described.map(|described| described.digest) {
-            None => Ok(Compared::Gone),
-            Some(Some(found)) if found == *digest => Ok(Compared::Same),
-            Some(Some(other)) => Ok(Compared::Other(other)),
-            Some(None) => {
+        match site.upstream.describe_manifest(&place.there, &reference, accept).await? {
+            SeenManifest::Absent => Ok(Compared::Gone),
+            SeenManifest::Described(Described { digest: Some(found), .. }) if found == *digest => {
+                Ok(Compared::Same)
+            }
+            SeenManifest::Described(Described { digest: Some(other), .. }) => Ok(Compared::Other(other)),
+            SeenManifest::Described(Described { digest: None, .. }) | SeenManifest::HeadRefused => {
                 let hand = site.hand().await?;
                 let got = site.upstream.manifest(&place.there, &reference, accept, Some(digest)).await?;
                 Ok(match got {
@@ -392,7 +399,8 @@ impl<M: Metadata> Mirror<M> {
         absent.answer(place)
     }
 
-    /// One flight of [`Mirror::describe`]. What the HEAD does not tell is found out by a GET.
+    /// One flight of [`Mirror::describe`]. What the HEAD does not tell is found out by a GET, and what that brings is kept:
+    /// who asks for the head comes for the rest.
     async fn ask_outline(
         self: &Arc<Self>,
         site: &Site,
@@ -407,14 +415,15 @@ impl<M: Metadata> Mirror<M> {
         if !is_known {
             site.may_be_asked()?;
             match site.upstream.describe_manifest(&place.there, &reference, accept).await {
-                Ok(Some(described)) => {
+                Ok(SeenManifest::Described(described)) => {
                     if let Some(outline) = outline(reference, described) {
                         site.open(place);
                         site.note_outline(place, reference, outline.clone());
                         return Ok(Some(Description::Outline(outline)));
                     }
                 }
-                Ok(None) => return self.gone(site, place, reference, Absent::Unknown).await,
+                Ok(SeenManifest::HeadRefused) => {}
+                Ok(SeenManifest::Absent) => return self.gone(site, place, reference, Absent::Unknown).await,
                 Err(Failure::Denied) => return self.gone(site, place, reference, Absent::Denied).await,
                 Err(failure) => return Err(site.failed(place, &failure)),
             }

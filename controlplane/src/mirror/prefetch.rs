@@ -31,7 +31,7 @@ impl Default for Prefetches {
         Prefetches {
             tasks: Behind::of(limits::PREFETCHES),
             running: Arc::new(Semaphore::new(limits::PREFETCHES_AT_ONCE)),
-            recent: Remembered::new(limits::PREFETCHED, limits::PREFETCHED_FOR),
+            recent: Remembered::new(limits::PREFETCHED_BYTES, limits::PREFETCHED_FOR),
         }
     }
 }
@@ -102,13 +102,13 @@ mod tests {
             let name = RepositoryName::parse(&format!("docker.io/a{number}")).unwrap();
             (name, Digest::of(Algorithm::Sha256, &number.to_le_bytes()))
         };
-        for number in 0..limits::PREFETCHED + 100 {
+        for number in 0..limits::PREFETCHED_BYTES / limits::REMEMBERED_BESIDE_BYTES as u64 {
             prefetches.recent.insert(key(number), ());
         }
-        let have = prefetches.recent.settled_len();
-        assert!(have > limits::PREFETCHED / 2 && have <= limits::PREFETCHED, "{have}");
+        let have = prefetches.recent.settled_bytes();
+        assert!(have > limits::PREFETCHED_BYTES / 2 && have <= limits::PREFETCHED_BYTES, "{have}");
         prefetches.forget(&|name| name.starts_with("docker.io/"));
-        assert_eq!(prefetches.recent.settled_len(), 0);
+        assert_eq!(prefetches.recent.settled_bytes(), 0);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What is remembered of an upstream for a while.
 //!
-//! Invariants: bounded in number, may be lost at any moment, and not believed any more when its time is over, by the same
-//! clock as everything that grows old here.
+//! Invariants: bounded in bytes, and so in number, since each entry counts as large as it may be; may be lost at any moment,
+//! and not believed any more when its time is over, by the same clock as everything that grows old here.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -22,11 +22,20 @@ where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// At most `most` of them, each for `time`.
-    pub(super) fn new(most: u64, time: Duration) -> Remembered<K, V> {
+    /// What one entry counts as: itself, and what may lie elsewhere for it.
+    pub(super) const ENTRY_BYTES: u32 =
+        (size_of::<(K, V, Instant)>() + limits::REMEMBERED_BESIDE_BYTES) as u32;
+
+    /// At most so many bytes of them, each for `time`.
+    pub(super) fn new(bytes_max: u64, time: Duration) -> Remembered<K, V> {
         let time = time.min(limits::REMEMBERED_AT_MOST);
-        // What is not believed any more makes room.
-        Remembered { entries: Cache::builder().max_capacity(most).time_to_live(time).build(), time }
+        let entries = Cache::builder()
+            .weigher(|_, _| Self::ENTRY_BYTES)
+            .max_capacity(bytes_max)
+            // What is not believed any more makes room.
+            .time_to_live(time)
+            .build();
+        Remembered { entries, time }
     }
 
     pub(super) fn get(&self, key: &K) -> Option<V> {
@@ -49,11 +58,12 @@ where
         }
     }
 
-    /// How many there are, once what is too much has gone.
+    /// How many bytes of them there are, once what is too much has gone.
     #[cfg(test)]
-    pub(super) fn settled_len(&self) -> u64 {
+    pub(super) fn settled_bytes(&self) -> u64 {
         self.entries.run_pending_tasks();
-        self.entries.entry_count()
+        assert_eq!(self.entries.weighted_size(), self.entries.entry_count() * u64::from(Self::ENTRY_BYTES));
+        self.entries.weighted_size()
     }
 }
 
@@ -61,10 +71,13 @@ where
 mod tests {
     use super::*;
 
+    /// Enough for all of a test.
+    const ROOM_BYTES: u64 = 1 << 20;
+
     #[tokio::test(start_paused = true)]
     async fn an_entry_lives_for_its_time_and_each_since_it_was_put_in() {
         let time = Duration::from_secs(60);
-        let remembered = Remembered::new(8, time);
+        let remembered = Remembered::new(ROOM_BYTES, time);
         remembered.insert(1, "one");
         tokio::time::advance(time / 2).await;
         remembered.insert(2, "two");
@@ -77,14 +90,14 @@ mod tests {
         (1..=4).for_each(|number| remembered.insert(number, "again"));
         remembered.forget_all(|number| number % 2 == 0);
         assert_eq!([1, 2, 3, 4].map(|number| remembered.get(&number).is_some()), [true, false, true, false]);
-        let nothing = Remembered::new(8, Duration::ZERO);
+        let nothing = Remembered::new(ROOM_BYTES, Duration::ZERO);
         nothing.insert(1, ());
         assert_eq!(nothing.get(&1), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_believed_for_longer_than_anything_is() {
-        let remembered = Remembered::new(8, limits::REMEMBERED_AT_MOST * 2);
+        let remembered = Remembered::new(ROOM_BYTES, limits::REMEMBERED_AT_MOST * 2);
         remembered.insert(1, ());
         tokio::time::advance(limits::REMEMBERED_AT_MOST - Duration::from_millis(1)).await;
         assert_eq!(remembered.get(&1), Some(()));

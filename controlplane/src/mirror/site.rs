@@ -1,6 +1,6 @@
 //! One upstream, with what an operator wants of it and what is remembered of its answers.
 //!
-//! Invariants: what is remembered here is bounded in number and in time, and may be lost at any moment. A *no* is
+//! Invariants: what is remembered here is bounded in bytes and in time, and may be lost at any moment. A *no* is
 //! remembered under the repository's one name, so a name that becomes local by a push is never asked for it.
 
 use std::sync::Arc;
@@ -152,10 +152,10 @@ impl Site {
             waits: Arc::new(Semaphore::new(limits::WAITS_PER_UPSTREAM)),
             behind: Behind::default(),
             hands: Arc::new(Semaphore::new(limits::MANIFESTS_IN_HAND)),
-            absent: Remembered::new(limits::ABSENCES, policy.negative_ttl),
-            granted: Remembered::new(limits::GRANTS, limits::GRANT_AGE_MAX),
-            outlines: Remembered::new(limits::OUTLINES, policy.tag_ttl),
-            opened: Remembered::new(limits::OPENED, limits::GRANT_AGE_MAX),
+            absent: Remembered::new(limits::ABSENCES_BYTES, policy.negative_ttl),
+            granted: Remembered::new(limits::GRANTS_BYTES, limits::GRANT_AGE_MAX),
+            outlines: Remembered::new(limits::OUTLINES_BYTES, policy.tag_ttl),
+            opened: Remembered::new(limits::OPENED_BYTES, limits::GRANT_AGE_MAX),
             lists: Cache::builder()
                 .weigher(|(_, query): &(RepositoryName, String), listing: &Listing| {
                     let next = listing.next.as_ref().map_or(0, String::len);
@@ -366,8 +366,11 @@ mod tests {
         let outline =
             Outline { digest, media_type: MediaType::OCI_MANIFEST, size_bytes: 1, came: Came::Fill };
         let page = Listing { body: vec![b'x'; 1 << 20].into(), media_type: None, next: None, at: 0 };
-        let most = limits::ABSENCES.max(limits::GRANTS).max(limits::OUTLINES).max(limits::OPENED);
-        for number in 0..most + 100 {
+        // The smallest entry is larger than what lies beside it.
+        let all =
+            [limits::ABSENCES_BYTES, limits::GRANTS_BYTES, limits::OUTLINES_BYTES, limits::OPENED_BYTES];
+        let most = all.into_iter().max().unwrap() / limits::REMEMBERED_BESIDE_BYTES as u64;
+        for number in 0..most {
             let place = place(number);
             site.note_absence(&place, Wanted::Blob(digest), Absent::Unknown);
             site.grant(&place, digest, None);
@@ -384,10 +387,10 @@ mod tests {
         }
         site.lists.run_pending_tasks();
         for (have, most) in [
-            (site.absent.settled_len(), limits::ABSENCES),
-            (site.granted.settled_len(), limits::GRANTS),
-            (site.outlines.settled_len(), limits::OUTLINES),
-            (site.opened.settled_len(), limits::OPENED),
+            (site.absent.settled_bytes(), limits::ABSENCES_BYTES),
+            (site.granted.settled_bytes(), limits::GRANTS_BYTES),
+            (site.outlines.settled_bytes(), limits::OUTLINES_BYTES),
+            (site.opened.settled_bytes(), limits::OPENED_BYTES),
             (site.lists.weighted_size(), limits::LISTS_BYTES),
             (site.lists.entry_count() << 20, limits::LISTS_BYTES),
         ] {

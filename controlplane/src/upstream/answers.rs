@@ -48,6 +48,17 @@ pub struct Described {
     pub media_type: Option<MediaType>,
 }
 
+/// The answer to a HEAD of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SeenManifest {
+    /// 404.
+    Absent,
+    /// It answers no HEAD there (403, 405), which says nothing of the manifest: a GET tells.
+    HeadRefused,
+    /// It is there.
+    Described(Described),
+}
+
 /// The answer to a GET of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GotManifest {

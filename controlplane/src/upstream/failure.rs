@@ -95,17 +95,21 @@ impl Failure {
         }
     }
 
-    /// Whether an old answer may stand in for the missing one: the upstream is away, not of another opinion.
+    /// Whether an old answer may stand in for the missing one: the upstream is away, not of another opinion. A name
+    /// without an address that may be connected to is as good as one without any: nobody was asked. Who rejects our
+    /// credentials was, and lets us see nothing.
     pub fn is_outage(&self) -> bool {
         match self {
             Failure::Unreachable { .. }
             | Failure::TimedOut
             | Failure::Server { .. }
             | Failure::BudgetSpent { .. }
-            | Failure::CredentialRejected
             | Failure::AddressRefused
             | Failure::Breaker { .. } => true,
-            Failure::Misbehaved { .. } | Failure::Denied | Failure::RedirectRefused { .. } => false,
+            Failure::Misbehaved { .. }
+            | Failure::Denied
+            | Failure::CredentialRejected
+            | Failure::RedirectRefused { .. } => false,
         }
     }
 }

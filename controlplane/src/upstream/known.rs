@@ -1,13 +1,15 @@
 //! The registries that everybody knows: which other hosts hand out their tokens and their bytes.
 //!
 //! Invariants: a host is on a list because its registry sends clients there, and gets our credentials for that alone.
-//! All of them speak HTTPS on its default port.
+//! A realm is one host: a pattern would let whoever rents a name below it ask for the credentials of another. Where
+//! registries hand out their tokens themselves there is nothing to list. All of them speak HTTPS on its default port.
 
 use super::url::Authority;
 
 /// One registry, or a family of them. `*.` stands for one or more labels.
 struct Known {
     hosts: &'static [&'static str],
+    /// Beside its own host.
     realms: &'static [&'static str],
     content: &'static [&'static str],
 }
@@ -23,40 +25,24 @@ const KNOWN: [Known; 14] = [
             "*.r2.cloudflarestorage.com",
         ],
     },
-    Known { hosts: &["ghcr.io"], realms: &["ghcr.io"], content: &["pkg-containers.githubusercontent.com"] },
+    Known { hosts: &["ghcr.io"], realms: &[], content: &["pkg-containers.githubusercontent.com"] },
     Known {
         hosts: &["quay.io"],
-        realms: &["quay.io"],
+        realms: &[],
         content: &["*.quay.io", "quayio-production-s3.s3.amazonaws.com"],
     },
     // Google, and the registry of Kubernetes, which lives there and on S3.
-    Known {
-        hosts: &["gcr.io", "*.gcr.io"],
-        realms: &["gcr.io", "*.gcr.io"],
-        content: &["storage.googleapis.com", "*.pkg.dev"],
-    },
-    Known {
-        hosts: &["*.pkg.dev"],
-        realms: &["*.pkg.dev"],
-        content: &["storage.googleapis.com", "*.pkg.dev"],
-    },
+    Known { hosts: &["gcr.io", "*.gcr.io"], realms: &[], content: &["storage.googleapis.com", "*.pkg.dev"] },
+    Known { hosts: &["*.pkg.dev"], realms: &[], content: &["storage.googleapis.com", "*.pkg.dev"] },
     Known {
         hosts: &["registry.k8s.io"],
-        realms: &["*.pkg.dev"],
+        realms: &[],
         content: &["*.pkg.dev", "storage.googleapis.com", "*.amazonaws.com"],
     },
     // Microsoft: the public registry, and those of its customers.
-    Known {
-        hosts: &["mcr.microsoft.com"],
-        realms: &["mcr.microsoft.com"],
-        content: &["*.data.mcr.microsoft.com"],
-    },
-    Known {
-        hosts: &["*.azurecr.io"],
-        realms: &["*.azurecr.io"],
-        content: &["*.azurecr.io", "*.blob.core.windows.net"],
-    },
-    Known { hosts: &["public.ecr.aws"], realms: &["public.ecr.aws"], content: &["*.cloudfront.net"] },
+    Known { hosts: &["mcr.microsoft.com"], realms: &[], content: &["*.data.mcr.microsoft.com"] },
+    Known { hosts: &["*.azurecr.io"], realms: &[], content: &["*.azurecr.io", "*.blob.core.windows.net"] },
+    Known { hosts: &["public.ecr.aws"], realms: &[], content: &["*.cloudfront.net"] },
     Known { hosts: &["*.amazonaws.com"], realms: &[], content: &["*.amazonaws.com"] },
     Known {
         hosts: &["registry.gitlab.com"],
@@ -70,17 +56,9 @@ const KNOWN: [Known; 14] = [
         content: &["*.redhat.io", "*.redhat.com", "*.quay.io", "*.cloudfront.net"],
     },
     // NVIDIA.
-    Known {
-        hosts: &["nvcr.io"],
-        realms: &["nvcr.io", "authn.nvidia.com"],
-        content: &["*.nvidia.com", "*.nvcr.io"],
-    },
+    Known { hosts: &["nvcr.io"], realms: &["authn.nvidia.com"], content: &["*.nvidia.com", "*.nvcr.io"] },
     // Chainguard.
-    Known {
-        hosts: &["cgr.dev"],
-        realms: &["cgr.dev"],
-        content: &["*.cgr.dev", "*.r2.cloudflarestorage.com"],
-    },
+    Known { hosts: &["cgr.dev"], realms: &[], content: &["*.cgr.dev", "*.r2.cloudflarestorage.com"] },
 ];
 
 /// A host that an operator names: `host`, `host:port`, or `*.domain`.
@@ -189,9 +167,33 @@ mod tests {
             ("https://mine.example", "http://auth.example:5001/token", false),
             ("http://mine.example", "http://auth.example:5001/token", true),
             ("https://mine.example", "https://sso.example/token", true),
+            ("https://a.azurecr.io", "https://a.azurecr.io/oauth2/token", true),
             ("https://a.azurecr.io", "https://evilazurecr.io/token", false),
+            // Whoever rents a registry there may have rented this one.
+            ("https://a.azurecr.io", "https://b.azurecr.io/oauth2/token", false),
+            ("https://eu.gcr.io", "https://eu.gcr.io/v2/token", true),
+            ("https://eu.gcr.io", "https://another.gcr.io/v2/token", false),
+            ("https://europe-docker.pkg.dev", "https://us-docker.pkg.dev/v2/token", false),
+            ("https://registry.k8s.io", "https://us-docker.pkg.dev/v2/token", false),
+            (
+                "https://1.dkr.ecr.eu-west-1.amazonaws.com",
+                "https://2.dkr.ecr.eu-west-1.amazonaws.com/",
+                false,
+            ),
+            ("https://public.ecr.aws", "https://public.ecr.aws/token/", true),
+            ("https://registry.connect.redhat.com", "https://sso.redhat.com/auth/realms/rhc4tp", true),
+            ("https://registry.access.redhat.com", "https://evil.redhat.com/auth", false),
+            ("https://nvcr.io", "https://nvcr.io/proxy_auth", true),
+            ("https://nvcr.io", "https://authn.nvidia.com/token", true),
         ] {
             assert_eq!(may_hand_out_tokens(&authority(own), &authority(realm), &named), may, "{own} {realm}");
+        }
+    }
+
+    #[test]
+    fn a_realm_that_is_built_in_is_one_host() {
+        for realm in KNOWN.iter().flat_map(|known| known.realms) {
+            assert!(!realm.contains('*'), "{realm}");
         }
     }
 

@@ -40,7 +40,7 @@ use oci::{Digest, MediaType, Reference, RepositoryName};
 use tokio::sync::Semaphore;
 
 pub use addresses::{AllowPrivate, Network};
-pub use answers::{Accept, Budget, Check, Described, GotManifest, Listing, Page, Step};
+pub use answers::{Accept, Budget, Check, Described, GotManifest, Listing, Page, SeenManifest, Step};
 pub use failure::{Broken, Failure};
 pub use metrics::{Counts, Metrics};
 pub use secret::Secret;
@@ -154,43 +154,27 @@ impl Upstream {
         &self.shared.settings
     }
 
-    /// HEAD of a manifest, which costs no pull; a GET where HEAD is refused (403, 405).
+    /// HEAD of a manifest, which costs no pull. Where it is refused the caller knows best what to GET: it may have
+    /// something to compare with, and a use for the bytes.
     pub async fn describe_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
         accept: &Accept,
-    ) -> Result<Option<Described>, Failure> {
-        let exchange = &self.shared.exchange;
+    ) -> Result<SeenManifest, Failure> {
         let mut question = self.question(Method::HEAD, repository, &format!("manifests/{reference}"));
         insert(&mut question.headers, header::ACCEPT, accept.as_str())?;
-        let (answer, place) = exchange.ask(&question).await?;
-        let response = match answer {
-            Answer::Response(response) => response,
-            Answer::LeftHost => return Ok(None),
-        };
+        let response = response(self.shared.exchange.ask(&question).await?.0)?;
+        let headers = response.headers();
         match response.status() {
-            StatusCode::NOT_FOUND => return Ok(None),
-            StatusCode::OK => {
-                let headers = response.headers();
-                return Ok(Some(Described {
-                    digest: digest_header(headers),
-                    size_bytes: body::content_length(headers),
-                    media_type: media_type(headers),
-                }));
-            }
-            StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => {}
-            _ => return Err(UNEXPECTED),
-        }
-        drop(place);
-        match self.manifest(repository, reference, accept, None).await? {
-            GotManifest::Absent => Ok(None),
-            GotManifest::Unchanged => Err(UNEXPECTED),
-            GotManifest::Manifest { bytes, media_type, digest_header } => Ok(Some(Described {
-                digest: digest_header,
-                size_bytes: u64::try_from(bytes.len()).ok(),
-                media_type,
+            StatusCode::NOT_FOUND => Ok(SeenManifest::Absent),
+            StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED => Ok(SeenManifest::HeadRefused),
+            StatusCode::OK => Ok(SeenManifest::Described(Described {
+                digest: digest_header(headers),
+                size_bytes: body::content_length(headers),
+                media_type: media_type(headers),
             })),
+            _ => Err(UNEXPECTED),
         }
     }
 

@@ -94,6 +94,12 @@ impl Cached {
         Ok(())
     }
 
+    /// What cached blobs have more than the budget. What runs or is read beside them makes room for itself, or gives it
+    /// back.
+    pub(super) fn over_bytes(&self) -> u64 {
+        self.books().index.policy().cached_bytes().saturating_sub(self.budget.max_bytes())
+    }
+
     pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
@@ -266,6 +272,21 @@ impl Cached {
 }
 
 impl Shared {
+    /// Brings the cache's budget up to what the volume has now: what was pushed is taken off it. One call of the system.
+    pub(super) fn measure(&self) {
+        if let Err(error) = self.cached.measure(&self.fs) {
+            tracing::warn!(%error, "the volume can't be measured; the cache's budget stays");
+        }
+    }
+
+    /// Has cached blobs go that the budget has no room for any more. By the keeper alone.
+    pub(super) fn keep_to_budget(&self, control: &Control) {
+        let over_bytes = self.cached.over_bytes();
+        if over_bytes > 0 && self.allowed().is_ok() {
+            self.evict(control, over_bytes);
+        }
+    }
+
     /// Takes names away until so many bytes will have come back, or nothing is left that may go. By the keeper alone.
     pub(super) fn evict(&self, control: &Control, wanted_bytes: u64) -> Evicted {
         let Evicted { mut freed_bytes, mut busy_bytes } = Evicted::default();

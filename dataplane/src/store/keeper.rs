@@ -113,12 +113,16 @@ impl Keeper {
 
     /// Commits what waits, in batches, until the queue is closed and empty.
     pub(super) fn run(mut self) {
+        // Maybe the budget is smaller than that of the process before.
+        self.shared.keep_to_budget(&self.control);
         while let Some(Work { members: waiting, unnamed, evictions, purges }) = self.shared.queue.next() {
+            // First, because only what has a name can go.
+            let named = self.name_filled(unnamed);
             for Eviction { wanted_bytes, answer } in evictions {
                 // Who asked and is gone finds the room when it comes back.
                 let _ = answer.send(self.shared.evict(&self.control, wanted_bytes));
             }
-            let named = self.name_filled(unnamed);
+            let takes_room = !waiting.is_empty();
             let mut batch = self.look_up(waiting);
             let directories = named.iter().map(|(unnamed, _)| unnamed.filled.digest.algorithm()).collect();
             match self.make_durable(&mut batch, directories) {
@@ -129,6 +133,10 @@ impl Keeper {
                 }
                 Err(lost) => self.give_up(batch, lost),
             }
+            if takes_room {
+                self.shared.measure();
+            }
+            self.shared.keep_to_budget(&self.control);
             for Purge { digests, answer } in purges {
                 // Who asked and is gone finds it done.
                 let _ = answer.send(self.shared.purge(&self.control, &digests));

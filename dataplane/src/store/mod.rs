@@ -391,12 +391,20 @@ impl Store {
     /// core.
     pub async fn expire(&self, io: &Io) {
         let shared = self.shared.clone();
-        if let Err(error) = io.fs(move |fs| shared.cached.measure(fs)).await {
-            tracing::warn!(%error, "the volume can't be measured; the cache's budget stays");
+        let measure = move |_: &Fs| {
+            shared.measure();
+            Ok(())
+        };
+        if let Err(error) = io.fs(measure).await {
+            tracing::debug!(%error, "the volume is measured the next time");
         }
         if self.shared.allowed().is_err() {
             // After a disk error nothing is unlinked.
             return;
+        }
+        if self.shared.cached.over_bytes() > 0 {
+            // The keeper keeps to the budget whenever it is woken.
+            self.evict(0).await;
         }
         let expired = self.shared.sessions.take_expired(self.shared.settings.upload_expiry);
         for some in chunks(expired) {

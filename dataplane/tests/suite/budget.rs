@@ -269,6 +269,32 @@ fn the_books_outlive_a_restart() {
     }
 }
 
+/// Nobody has to ask for anything.
+#[test]
+fn a_budget_that_is_smaller_after_a_restart_is_kept_to() {
+    for leg in legs() {
+        let (digests, blobs) = blobs(4, 2 * MIB);
+        let place = Arc::new(Place::new());
+        let mut plane = Plane::caching(place.clone(), leg, 16 * MIB as u64);
+        serve(&mut plane, &blobs);
+        for digest in &digests {
+            assert_eq!(plane.client().get(&target(digest)).status, 200);
+        }
+        until("they have their names", || digests.iter().all(|digest| place.blob(digest).exists()));
+        plane.end();
+        let mut plane = Plane::caching(place.clone(), leg, 5 * MIB as u64);
+        serve(&mut plane, &blobs);
+        until("it is kept to", || used(&plane) <= 5 * MIB as u64);
+        assert_eq!(
+            digests.iter().filter(|digest| place.blob(digest).exists()).count(),
+            2,
+            "and no more goes"
+        );
+        assert_eq!(plane.metric("gantry_store_cached_blobs"), 2);
+        plane.end();
+    }
+}
+
 #[test]
 fn a_cached_blob_that_the_index_has_lost_is_found_by_the_scrub() {
     use dataplane::limits::Limits;

@@ -126,7 +126,7 @@ pub fn read(reading: &mut Reading, names: &[Ns], local_only: &[Glob]) -> Upstrea
             all.settings.push(settings);
         }
     }
-    sense::of_all(reading, &all.settings, &places, local_only);
+    sense::of_all(reading, &all.settings, &places);
     for own in names {
         if all.namespaces.of_ns(&own.0).is_some() {
             reading.mistakes.push(Mistake::Refused {
@@ -140,6 +140,7 @@ pub fn read(reading: &mut Reading, names: &[Ns], local_only: &[Glob]) -> Upstrea
         }
         all.namespaces.add_own(&own.0);
     }
+    sense::of_local_only(reading, &all.settings, &all.namespaces, local_only);
     all
 }
 

@@ -286,7 +286,7 @@ fn mistakes_say_where_what_and_what_instead() {
         ),
         (
             "allow = [\n  'library/*',\n  'a b',\n]",
-            "gantry.toml:6: `upstream.allow`: found \"a b\", expected a pattern of names such as \"acme/*\", of at most \
+            "gantry.toml:6: `upstream.allow`: found \"a b\", expected a pattern of names such as \"acme/*\", without a host, of at most \
              255 letters, digits, `.`, `_`, `-`, `/` and `*`",
         ),
         (
@@ -441,14 +441,51 @@ fn what_would_mean_nothing_is_told() {
                 .replace("url = 'https://quay.io'", "url = 'https://quay.io'\nprefix = 'q'"),
             "`upstream.prefix`: \"quay.io\" is the ns of another [[upstream]]",
         ),
-        (
-            format!("local_only = ['acme/*', 'quay.io/*']\n{quay}"),
-            "`local_only`: what is below \"quay.io\" is always that [[upstream]]'s",
-        ),
         ("[[upstream]]\nns = 'a'\nurl = 'https://a/v2/'\n".to_owned(), "`upstream.url`: it ends before /v2"),
     ] {
         let said = read(&file).unwrap_err();
         assert!(said.len() == 1 && said[0].contains(expected), "{file}: {said:?}");
+    }
+}
+
+#[test]
+fn a_pattern_that_keeps_nothing_in_is_told() {
+    let hub = "[[upstream]]\nns = 'docker.io'\nprefix = 'hub'\nurl = 'https://registry-1.docker.io'\n";
+    let quay = "[[upstream]]\nns = 'quay.io'\nurl = 'https://quay.io'\n";
+    let with = |patterns: &str, more: &str| {
+        read(&format!("names = ['gantry.corp']\nlocal_only = [{patterns}]\n{more}{hub}{quay}"))
+    };
+    let quays = "what is below \"quay.io\" is always that [[upstream]]'s, and never local; write \"acme/*\" for names \
+                 without a prefix, or deny = [\"acme/*\"] in that [[upstream]] for what is not to be asked for there";
+    let host = |host: &str| {
+        format!("\"{host}\" is a registry's host, and no name here begins with one; write \"acme/*\"")
+    };
+    for (pattern, why) in [
+        ("quay.io/acme/*", quays.to_owned()),
+        ("hub/acme/*", quays.replace("quay.io", "hub")),
+        // By another of its names, and by ours.
+        ("docker.io/acme/*", host("docker.io")),
+        ("index.docker.io/acme/*", host("index.docker.io")),
+        ("gantry.corp/acme/*", host("gantry.corp")),
+        ("acme/", "\"acme/\" matches no name: a name has small letters".to_owned()),
+        ("Acme/*", "\"Acme/*\" matches no name: a name has small letters".to_owned()),
+        ("/acme/*", "\"/acme/*\" matches no name: a name has small letters".to_owned()),
+    ] {
+        let said = with(&format!("'team/*', '{pattern}'"), "").unwrap_err();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with(&format!("gantry.toml:2: `local_only`: {why}")), "{said:?}");
+    }
+    let said = with("'gantry.corp:5000/acme/*'", "").unwrap_err();
+    assert!(
+        said.len() == 1 && said[0].contains("gantry.toml:2") && said[0].contains("without a host"),
+        "{said:?}"
+    );
+    // Of another registry's name nobody knows that it is one: copies of its images may be called so here.
+    with("'acme/*', '*/internal', 'ghcr.io/*', 'qu*/acme', 'quay.io', 'a*-b_c.d/**'", "").unwrap();
+    for key in ["allow", "deny"] {
+        let said = with("", &format!("[[upstream]]\nns = 'a'\nurl = 'https://a'\n{key} = ['acme/']\n"));
+        let said = said.unwrap_err();
+        assert!(said.len() == 1 && said[0].contains("\"acme/\" matches no repository: "), "{said:?}");
     }
 }
 

@@ -91,8 +91,7 @@ text!(
 );
 
 impl Value for Glob {
-    const EXPECTED: &'static str =
-        "a pattern of names such as \"acme/*\", of at most 255 letters, digits, `.`, `_`, `-`, `/` and `*`";
+    const EXPECTED: &'static str = "a pattern of names such as \"acme/*\", without a host, of at most 255 letters, digits, `.`, `_`, `-`, `/` and `*`";
 
     fn read(written: &Written) -> Option<Self> {
         match written {

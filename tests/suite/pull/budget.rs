@@ -1,6 +1,8 @@
 //! What an upstream gives no more of: clients are told when to come again, a HEAD takes the place of a GET wherever one
 //! will do, and the next credentials take over from rejected ones.
 
+use std::time::Duration;
+
 use ::faults::{Auth, Fault, Image, On, Registry};
 
 use crate::harness::{Response, legs};
@@ -63,6 +65,34 @@ legs! {
         let old = client.get(manifest("latest")).expect(200);
         assert_eq!(old.header("gantry-cache"), "stale");
         assert!(old.header("warning").starts_with("299 - \"gantry: "), "{}", old.text());
+    }
+
+    /// Where no HEAD is answered, a pull is what has a body: a look at a tag that did not move has none, and what one
+    /// brings is used for all who want it, by tag and by digest.
+    fn an_upstream_without_heads_costs_a_pull_for_each_new_manifest(leg) {
+        for refusal in [405, 403] {
+            let (registry, old) = start();
+            registry.script(On::head("/manifests/"), Fault::Status(refusal));
+            let server = mirror(leg, &root(&registry, COMPARED)).start();
+            let mut client = server.client();
+            let pulls = || {
+                assert!(registry.wait_until_idle(Duration::from_secs(60)));
+                let seen = registry.seen();
+                let of = |seen: &&::faults::Seen| seen.method == "GET" && seen.target.contains("/manifests/");
+                seen.iter().filter(of).filter(|seen| seen.sent_bytes() > 0).count()
+            };
+            // As docker does: it looks, and comes for what it has seen.
+            client.head(manifest("latest")).expect(200);
+            client.get(manifest(old.index)).expect(200);
+            assert_eq!(client.get(manifest("latest")).expect(200).header("gantry-cache"), "hit");
+            assert_eq!(pulls(), 1, "{refusal}: {:?}", registry.seen());
+            let new = registry.push_image(REPOSITORY, "latest", &[2000]);
+            let head = client.head(manifest("latest")).expect(200);
+            assert_eq!(head.header("docker-content-digest"), new.index.to_string());
+            client.get(manifest(new.index)).expect(200);
+            client.get(manifest("latest")).expect(200);
+            assert_eq!(pulls(), 2, "{refusal}: {:?}", registry.seen());
+        }
     }
 
     /// What the upstream says is what the client is told, within bounds.

@@ -6,7 +6,7 @@ use std::{fs, io::Write as _, os::unix::fs::MetadataExt as _, path::Path};
 use ::faults::{Fault, On, Registry};
 use oci::Digest;
 
-use crate::harness::{Client, Leg, Server, Volume, has_root, legs, noise, setting, sha256, wait_for};
+use crate::harness::{Client, Launch, Leg, Server, Volume, has_root, legs, noise, setting, sha256, wait_for};
 
 use super::rig::{Way, mirror, root};
 
@@ -110,6 +110,40 @@ legs! {
         push_in_chunks(&mut server.client(), &large);
         assert_eq!(left(), 0);
         server.client().assert_blob(LOCAL, sha256(&large), &large);
+        server.stop();
+    }
+
+    /// Nobody set a budget: four fifths of the volume, less what is pushed.
+    fn what_is_pushed_is_taken_off_the_default_budget(leg) {
+        if !has_root() {
+            return;
+        }
+        let (volume, registry) = (Volume::tmpfs(100), Registry::start());
+        let server = Launch::on(leg)
+            .config(&root(&registry, ""))
+            .set(setting::RESERVE_BYTES, 4 * MIB)
+            .expects_log("file system")
+            .expects_log("tmpfs")
+            .start_on(&volume.data());
+        let used = || server.metric("gantry_store_budget_used_bytes") as usize;
+        let push = |seed| {
+            let bytes = noise(seed, 20 * MIB);
+            server.client().push_blob(LOCAL, &bytes);
+            bytes
+        };
+        push(1340);
+        let blobs: Vec<_> = (0..6).map(|seed| noise(1341 + seed, 14 * MIB)).collect();
+        let digests: Vec<_> =
+            blobs.iter().map(|bytes| registry.push_blob("library/thing", bytes.clone())).collect();
+        for (digest, bytes) in digests.iter().zip(&blobs) {
+            pull(&server, digest, bytes);
+            assert!(used() <= 60 * MIB, "{}", used());
+        }
+        wait_for("as much is kept as may be", || used() > 40 * MIB);
+        let pushed = push(1350);
+        wait_for("it makes way", || used() <= 40 * MIB);
+        assert!(used() > 20 * MIB, "no more than it has to: {}", used());
+        server.client().assert_blob(LOCAL, sha256(&pushed), &pushed);
         server.stop();
     }
 

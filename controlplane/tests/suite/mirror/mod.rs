@@ -11,6 +11,7 @@ mod metrics;
 mod names;
 mod operator;
 mod referrers;
+mod refused_heads;
 mod registry;
 mod rig;
 mod stale;

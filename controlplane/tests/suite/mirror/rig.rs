@@ -19,13 +19,17 @@ pub fn always_look() -> Policy {
 
 /// Settings of an upstream with short timeouts and no breaker.
 pub fn upstream(ns: &str, registry: &Registry, policy: Policy) -> UpstreamSettings {
-    let defaults = UpstreamSettings::new(ns, &registry.url);
+    let patient = patient(ns, &registry.url, policy);
+    UpstreamSettings { timeouts: patient.timeouts.divided_by(50), ..patient }
+}
+
+/// The same of any registry, with the timeouts that an operator has: for what does not wait for their end.
+pub fn patient(ns: &str, url: &str, policy: Policy) -> UpstreamSettings {
     UpstreamSettings {
         allow_private_addresses: AllowPrivate::All,
-        timeouts: defaults.timeouts.divided_by(50),
         breaker_failures: u32::MAX,
         policy,
-        ..defaults
+        ..UpstreamSettings::new(ns, url)
     }
 }
 

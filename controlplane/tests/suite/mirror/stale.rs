@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use control::Came;
-use controlplane::upstream::{Offline, Policy};
+use controlplane::upstream::{AllowPrivate, Credentials, Network, Offline, Policy, Secret, UpstreamSettings};
+use faults::Auth;
 
 use super::registry::{Fault, Registry};
-use super::rig::{Rig, always_look, mirror_of, status, upstream};
+use super::rig::{Rig, always_look, mirror_of, patient, status, upstream};
 
 #[tokio::test]
 async fn an_outage_is_answered_with_what_is_here() {
@@ -65,6 +66,57 @@ async fn it_is_not_answered_after_the_upstreams_own_no() {
         registry.fail("manifests", Fault::Cut);
         let answer = rig.manifest("app", "1").await;
         assert!(!matches!(answer, Ok(Some(_))), "{refusal}: {answer:?}");
+    }
+}
+
+/// A name server that gives no address which may be connected to gives none: nobody was asked, and nobody said no.
+#[tokio::test]
+async fn an_address_that_is_refused_is_an_outage() {
+    let registry = Registry::start();
+    let image = registry.push_image("library/app", "1", "x");
+    let allowed = patient("docker.io", &registry.url, always_look());
+    let rig = Rig::new(mirror_of(vec![allowed.clone()]));
+    rig.pull("app", "1").await;
+    registry.seen();
+    let elsewhere = AllowPrivate::Networks(vec![Network::parse("10.0.0.0/8").unwrap()]);
+    let refused = UpstreamSettings { allow_private_addresses: elsewhere, ..allowed };
+    let rig = rig.restart_with(mirror_of(vec![refused])).await;
+    assert_eq!(rig.pull("app", "1").await, (image.manifest, Came::Stale));
+    assert_eq!(status(rig.manifest("app", "2").await), 503);
+    assert!(registry.seen().is_empty());
+}
+
+/// Our password is not right any more: that is the upstream's own *no*, though not one about a repository.
+#[tokio::test]
+async fn rejected_credentials_are_no_outage() {
+    let of_user = |password: &str| {
+        vec![Credentials::User { username: "u".to_owned(), password: Secret::from(password) }]
+    };
+    for offline in [Offline::Never, Offline::Auto] {
+        let registry = faults::Registry::start();
+        registry.require(Auth::bearer_for("u", "first"));
+        let image = registry.push_image("library/app", "1", &[100]);
+        let policy = Policy { offline, ..always_look() };
+        let settings = UpstreamSettings {
+            credentials: of_user("first"),
+            ..patient("docker.io", &registry.url(), policy)
+        };
+        let rig = Rig::new(mirror_of(vec![settings.clone()]));
+        assert_eq!(rig.pull("app", "1").await, (image.index, Came::Fill));
+        assert_eq!(rig.list("/v2/app/tags/list").await.unwrap().names("tags"), ["1"]);
+        registry.require(Auth::bearer_for("u", "second"));
+        registry.revoke_tokens();
+        for _ in 0..2 {
+            assert_eq!(status(rig.manifest("app", "1").await), 503, "{offline:?}");
+        }
+        // Not even the tags that were asked for by somebody are told.
+        assert_eq!(status(rig.list("/v2/app/tags/list?n=1").await), 503, "{offline:?}");
+        assert_eq!(status(rig.list(&format!("/v2/app/referrers/{}", image.index)).await), 503);
+        assert_eq!(rig.pull("app", &image.index.to_string()).await.1, Came::Hit, "its digest names it still");
+        // It was not remembered: with the right password all is well.
+        let right = UpstreamSettings { credentials: of_user("second"), ..settings };
+        let rig = rig.restart_with(mirror_of(vec![right])).await;
+        assert_eq!(rig.pull("app", "1").await, (image.index, Came::Hit), "{offline:?}");
     }
 }
 

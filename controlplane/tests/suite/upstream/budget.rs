@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use controlplane::upstream::{Accept, Failure};
+use controlplane::upstream::Failure;
 use faults::{Fault, On, Place, Registry, To};
 
 use super::rig::*;
@@ -28,7 +28,7 @@ async fn what_the_upstream_says_is_read() {
     assert_eq!(upstream.budget().remaining, None, "unknown is not zero");
     registry.script(On::any("/manifests/"), Fault::Header("ratelimit-limit", "100;w=21600".into()));
     registry.script(On::any("/manifests/"), Fault::Header("ratelimit-remaining", "76;w=21600".into()));
-    upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await.unwrap();
+    describe(&upstream, "latest").await.unwrap();
     let budget = upstream.budget();
     assert_eq!((budget.limit, budget.remaining, budget.window_s), (Some(100), Some(76), Some(21600)));
 }
@@ -72,7 +72,7 @@ async fn a_long_refusal_is_told_and_the_upstream_left_alone() {
     assert_eq!(registry.count("GET", "/manifests/"), 1);
     assert!(upstream.budget().paused_s >= 50);
     // What costs no pull is still answered.
-    let described = upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await;
+    let described = describe(&upstream, "latest").await;
     assert!(described.unwrap().is_some());
     assert!(fetch(&upstream, &digest, 0, None).await.broken.is_none());
 }
@@ -113,7 +113,7 @@ async fn a_head_costs_nothing_of_what_hub_counts() {
     let upstream = client(&registry);
     assert!(pull(&upstream, "latest").await.unwrap().is_some());
     for _ in 0..5 {
-        let described = upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await;
+        let described = describe(&upstream, "latest").await;
         assert!(described.unwrap().is_some());
     }
     let budget = upstream.budget();

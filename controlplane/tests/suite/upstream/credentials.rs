@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use controlplane::upstream::{Accept, Credentials, Failure, Secret};
+use controlplane::upstream::{Credentials, Failure, Secret};
 use faults::{Auth, Fault, On, Registry};
 use oci::RepositoryName;
 
@@ -87,7 +87,7 @@ async fn of_two_credentials_those_that_were_shown_are_the_rejected_ones() {
     });
     assert!(matches!(pull(&upstream, "latest").await, Err(Failure::BudgetSpent { .. })));
     assert_eq!(upstream.metrics().read().credentials_rejected, 1);
-    let described = upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await;
+    let described = describe(&upstream, "latest").await;
     assert!(described.unwrap().is_some(), "a HEAD costs the first nothing, and its password is right");
 }
 
@@ -114,7 +114,7 @@ async fn a_realm_that_refuses_one_repository_does_not_reject_us() {
         registry.script(scope, Fault::Status(status));
         let upstream = client_with(&registry, |all| all.credentials = vec![credentials.clone()]);
         let secret = RepositoryName::parse("library/secret").unwrap();
-        let described = upstream.describe_manifest(&secret, &tag("latest"), &Accept::default()).await;
+        let described = describe_in(&upstream, &secret, "latest").await;
         assert_eq!(described, Err(Failure::Denied), "{status}");
         assert!(pull(&upstream, "latest").await.unwrap().is_some(), "another repository, {status}");
         registry.heal();
@@ -151,7 +151,7 @@ async fn what_a_command_prints_next_is_used_at_once() {
         let upstream = client_with(&registry, |all| all.credentials = vec![Credentials::Command { argv }]);
         for repository in ["library/busybox", "library/other"] {
             let repository = RepositoryName::parse(repository).unwrap();
-            upstream.describe_manifest(&repository, &tag("latest"), &Accept::default()).await.unwrap();
+            describe_in(&upstream, &repository, "latest").await.unwrap();
         }
         std::fs::write(&printed, "u:second\n").unwrap();
         registry.require(auth("second"));
@@ -178,7 +178,7 @@ async fn a_command_that_hangs_runs_once_for_all_who_wait() {
             let upstream = upstream.clone();
             tokio::spawn(async move {
                 let name = RepositoryName::parse(&format!("library/r{n}")).unwrap();
-                upstream.describe_manifest(&name, &tag("latest"), &Accept::default()).await
+                describe_in(&upstream, &name, "latest").await
             })
         })
         .collect();

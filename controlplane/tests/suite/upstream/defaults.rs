@@ -10,7 +10,7 @@ use bytes::Bytes;
 use control::Fetched;
 use controlplane::{
     limits,
-    upstream::{Accept, AllowPrivate, Credentials, Failure, Proxy, Upstream, UpstreamSettings},
+    upstream::{AllowPrivate, Credentials, Failure, Proxy, Upstream, UpstreamSettings},
 };
 use faults::{Auth, Fault, On, Registry};
 use oci::{Algorithm, Digest, Problem};
@@ -317,9 +317,7 @@ async fn pulls_that_wait_for_the_budget_hold_no_places() {
     clock.pass(TICK).await;
     let described = {
         let upstream = upstream.clone();
-        tokio::spawn(async move {
-            upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await
-        })
+        tokio::spawn(async move { describe(&upstream, "latest").await })
     };
     assert!(
         clock.answer(described).await.unwrap().is_some(),

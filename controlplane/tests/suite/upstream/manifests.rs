@@ -1,6 +1,6 @@
 //! Manifests: described, fetched, compared; and what is no manifest is not taken for one.
 
-use controlplane::upstream::{Accept, Failure, GotManifest};
+use controlplane::upstream::{Accept, Failure, GotManifest, SeenManifest};
 use faults::{Fault, On, Registry};
 use oci::{MediaType, Reference};
 
@@ -14,7 +14,7 @@ async fn a_head_tells_what_a_get_gives() {
     let expect = registry.bytes(&image.index).unwrap();
     for reference in [tag("latest"), Reference::Digest(image.index)] {
         let described = upstream.describe_manifest(&repository(), &reference, &Accept::default()).await;
-        let described = described.unwrap().unwrap();
+        let SeenManifest::Described(described) = described.unwrap() else { panic!("it is there") };
         assert_eq!(described.digest, Some(image.index));
         assert_eq!(described.size_bytes, Some(expect.len() as u64));
         assert_eq!(described.media_type, Some(MediaType::OCI_INDEX));
@@ -51,15 +51,16 @@ async fn every_request_asks_for_all_types_and_for_bytes_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_refused_head_is_asked_as_a_get() {
+async fn a_refused_head_says_nothing_and_costs_nothing() {
     for status in [403, 405] {
         let registry = Registry::start();
-        let image = registry.push_image(NAME, "latest", &[100]);
+        registry.push_image(NAME, "latest", &[100]);
         registry.script(On::head("/manifests/"), Fault::Status(status));
         let upstream = client(&registry);
-        let described = upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await;
-        assert_eq!(described.unwrap().unwrap().digest, Some(image.index));
-        assert_eq!(registry.count("GET", "/manifests/"), 1);
+        let seen = upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await;
+        assert_eq!(seen, Ok(SeenManifest::HeadRefused), "{status}");
+        assert_eq!(registry.count("GET", "/manifests/"), 0, "what to GET is for the caller to know");
+        assert_eq!(upstream.metrics().read().failures, 0);
     }
 }
 
@@ -67,7 +68,7 @@ async fn a_refused_head_is_asked_as_a_get() {
 async fn what_is_not_there_is_not_a_failure() {
     let registry = Registry::start();
     let upstream = client(&registry);
-    let described = upstream.describe_manifest(&repository(), &tag("nope"), &Accept::default()).await;
+    let described = describe(&upstream, "nope").await;
     assert_eq!(described, Ok(None));
     assert_eq!(pull(&upstream, "nope").await, Ok(None));
     assert_eq!(upstream.metrics().read().failures, 0);
@@ -101,7 +102,7 @@ async fn what_the_headers_say_is_handed_on_and_not_believed() {
     for value in ["", "sha256:short", "latest"] {
         registry.heal();
         registry.script(On::any("/manifests/"), Fault::Header("Docker-Content-Digest", value.into()));
-        let described = upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await;
+        let described = describe(&upstream, "latest").await;
         assert_eq!(described.unwrap().unwrap().digest, None, "{value}");
     }
 }

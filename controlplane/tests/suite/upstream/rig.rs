@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use control::Fetched;
 use controlplane::upstream::{
-    Accept, AllowPrivate, Credentials, Failure, GotManifest, Secret, Upstream, UpstreamSettings,
+    Accept, AllowPrivate, Credentials, Described, Failure, GotManifest, Secret, SeenManifest, Upstream,
+    UpstreamSettings,
 };
 use faults::Registry;
 use oci::{Digest, Problem, Reference, RepositoryName};
@@ -45,6 +46,23 @@ pub async fn pull(upstream: &Upstream, reference: &str) -> Result<Option<Bytes>,
         GotManifest::Absent => Ok(None),
         GotManifest::Manifest { bytes, .. } => Ok(Some(bytes)),
         GotManifest::Unchanged => panic!("nothing was compared"),
+    }
+}
+
+/// What a HEAD tells of a tag, of an upstream that answers one.
+pub async fn describe(upstream: &Upstream, reference: &str) -> Result<Option<Described>, Failure> {
+    describe_in(upstream, &repository(), reference).await
+}
+
+pub async fn describe_in(
+    upstream: &Upstream,
+    repository: &RepositoryName,
+    reference: &str,
+) -> Result<Option<Described>, Failure> {
+    match upstream.describe_manifest(repository, &tag(reference), &Accept::default()).await? {
+        SeenManifest::Absent => Ok(None),
+        SeenManifest::Described(described) => Ok(Some(described)),
+        SeenManifest::HeadRefused => panic!("it answers HEADs"),
     }
 }
 

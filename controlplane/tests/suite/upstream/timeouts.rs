@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use controlplane::upstream::{Accept, Failure, Timeouts};
+use controlplane::upstream::{Failure, Timeouts};
 use faults::{Auth, Fault, On, Registry};
 
 use super::rig::*;
@@ -78,6 +78,6 @@ async fn no_connection_and_a_reset_are_told_at_once() {
 async fn a_host_without_an_address_is_unreachable() {
     let registry = Registry::start();
     let upstream = client_with(&registry, |all| all.url = "http://nowhere.invalid:1".into());
-    let described = upstream.describe_manifest(&repository(), &tag("latest"), &Accept::default()).await;
+    let described = describe(&upstream, "latest").await;
     assert!(is_unreachable(&described.unwrap_err()));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use controlplane::{
     limits,
-    upstream::{Accept, Credentials, Failure, Secret, Upstream},
+    upstream::{Credentials, Failure, Secret, Upstream},
 };
 use faults::{Auth, Fault, On, Place, RealmAt, Registry};
 use oci::RepositoryName;
@@ -51,7 +51,7 @@ async fn a_token_is_fetched_once_and_used_again() {
     assert_eq!(asked.header("authorization"), None, "nobody in particular asks");
     // Another repository wants another.
     let other = RepositoryName::parse("library/other").unwrap();
-    let described = upstream.describe_manifest(&other, &tag("latest"), &Accept::default()).await;
+    let described = describe_in(&upstream, &other, "latest").await;
     assert_eq!((described, token_requests(&registry)), (Ok(None), 2));
 }
 
@@ -248,7 +248,7 @@ async fn a_realm_that_refuses_is_left_alone() {
     let other = RepositoryName::parse("library/other").unwrap();
     for _ in 0..3 {
         let pulled = pull(&upstream, "latest").await;
-        let described = upstream.describe_manifest(&other, &tag("latest"), &Accept::default()).await;
+        let described = describe_in(&upstream, &other, "latest").await;
         for failure in [pulled.unwrap_err(), described.unwrap_err()] {
             let Failure::BudgetSpent { retry_after_s } = failure else { panic!("{failure}") };
             assert!((3000..=3600).contains(&retry_after_s), "{retry_after_s}");
