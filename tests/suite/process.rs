@@ -123,7 +123,9 @@ legs! {
         client.assert_blob("process/metrics", digest, &bytes);
         client.get("/v2/process/metrics/manifests/none").expect(404);
         let after = server.metrics();
-        let grown = |sample: &str, labels: &[(&str, &str)]| after.sum(sample, labels) - before.sum(sample, labels);
+        let grown = |sample: &str, labels: &[(&str, &str)]| {
+            after.sum(sample, labels) - before.counted(sample, labels).unwrap_or(0.0)
+        };
         let ended = |endpoint: &str, status: &str| {
             grown("gantry_http_requests_total", &[("endpoint", endpoint), ("status", status)])
         };

@@ -158,8 +158,8 @@ fn one(
     drop(unfinished);
     match answer.end {
         End::Reset(_) => {
-            // What was sent is to arrive before the reset does.
-            std::thread::sleep(Duration::from_millis(20));
+            // What was sent is to be read before the reset comes, which takes with it what was not.
+            std::thread::sleep(Duration::from_millis(50));
             reset(below)
         }
         End::Stall(_) => {

@@ -69,13 +69,7 @@ impl Metrics {
             let family = families.get_mut(&current).unwrap_or_else(|| panic!("of no family: {line}"));
             let suffix =
                 sample.name.strip_prefix(&current).unwrap_or_else(|| panic!("not of {current}: {line}"));
-            let suffixes = match family.kind.as_str() {
-                "counter" => &["_total"][..],
-                "gauge" => &[""],
-                "histogram" => &["_bucket", "_count", "_sum"],
-                other => panic!("{current} is of type {other:?}"),
-            };
-            assert!(suffixes.contains(&suffix), "no sample of a {}: {line}", family.kind);
+            assert!(family.suffixes().contains(&suffix), "no sample of a {}: {line}", family.kind);
             assert_eq!(suffix == "_bucket", sample.labels.contains_key("le"), "{line}");
             assert!(family.kind == "gauge" || sample.value >= 0.0, "{line}");
             family.samples.push(sample);
@@ -96,19 +90,44 @@ impl Metrics {
         self.families.keys().map(String::as_str)
     }
 
-    /// The sum of the samples of that name that have these labels among theirs.
+    /// The sum of the samples of that name that have these labels among theirs. There has to be one: what nobody tells
+    /// would be 0 whatever happens.
+    #[track_caller]
     pub fn sum(&self, sample: &str, labels: &[(&str, &str)]) -> f64 {
-        let all = self.families.values().flat_map(|family| &family.samples);
+        let found = self.counted(sample, labels);
+        found.unwrap_or_else(|| panic!("no sample {sample} with {labels:?}"))
+    }
+
+    /// The same of a family whose samples come when they are first counted. `None`: there is none yet.
+    #[track_caller]
+    pub fn counted(&self, sample: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let of = |(name, family): &(&String, &Family)| family.may_have(name, sample);
+        let (_, family) = self.families.iter().find(of).unwrap_or_else(|| panic!("no family has {sample}"));
         let has = |have: &&Sample| {
             let same =
                 |(name, value): &(&str, &str)| have.labels.get(*name).is_some_and(|have| have == value);
             have.name == sample && labels.iter().all(same)
         };
-        all.filter(has).map(|sample| sample.value).sum()
+        let values = family.samples.iter().filter(has).map(|sample| sample.value);
+        values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
     }
 }
 
 impl Family {
+    /// What its samples have behind its name.
+    fn suffixes(&self) -> &'static [&'static str] {
+        match self.kind.as_str() {
+            "counter" => &["_total"],
+            "gauge" => &[""],
+            "histogram" => &["_bucket", "_count", "_sum"],
+            other => panic!("no type: {other:?}"),
+        }
+    }
+
+    fn may_have(&self, name: &str, sample: &str) -> bool {
+        sample.strip_prefix(name).is_some_and(|suffix| self.suffixes().contains(&suffix))
+    }
+
     fn check(&self, name: &str) {
         assert!(!self.kind.is_empty() && self.has_help, "{name} has no type or no help");
         let unit = self.unit.as_ref();
@@ -197,4 +216,22 @@ fn what_is_no_open_metrics_fails() {
     ] {
         assert!(!parses(&bad), "{bad}");
     }
+}
+
+#[test]
+fn what_nobody_tells_is_not_zero() {
+    let text = "# TYPE a counter\n# HELP a What.\na_total{b=\"c\"} 1\na_total{b=\"d\"} 2\n\
+                # TYPE e counter\n# HELP e What.\n# EOF\n";
+    let metrics = Metrics::parse(text);
+    assert_eq!((metrics.sum("a_total", &[]), metrics.sum("a_total", &[("b", "d")])), (3.0, 2.0));
+    assert_eq!(metrics.counted("e_total", &[]), None);
+    let fails = |sample: &'static str, labels: &'static [(&str, &str)]| {
+        std::panic::catch_unwind(move || Metrics::parse(text).sum(sample, labels)).is_err()
+    };
+    assert!(fails("a_total", &[("b", "x")]) && fails("a_total", &[("x", "c")]));
+    assert!(fails("e_total", &[]) && fails("a", &[]) && fails("f_total", &[]));
+    let counts = |sample: &'static str| {
+        std::panic::catch_unwind(move || Metrics::parse(text).counted(sample, &[])).is_ok()
+    };
+    assert!(counts("e_total") && !counts("f_total"));
 }

@@ -1,5 +1,6 @@
 //! Many clients want one blob that is not here: it is fetched once, whoever is slow, leaves, asks for a part or comes
-//! back after a kill. The times are told, not judged.
+//! back after a kill. The times are told, not judged: on a busy machine they are the machine's, so the benchmark has
+//! them, and that nobody waits for anybody else is shown step by step, without a clock, with the data plane alone.
 
 use std::{
     io::{Read, Write},
@@ -13,6 +14,7 @@ use std::{
 };
 
 use ::faults::{Digest, Registry};
+use rustix::net::sockopt;
 
 use crate::harness::{Client, Leg, Server, legs, noise, say, wait_for};
 
@@ -170,7 +172,7 @@ legs! {
         assert_store_is_right(&server);
     }
 
-    /// Eight who read 10 KB/s hold nobody up: the others are done, and then those are cut.
+    /// Eight who read 10 KB/s hold nobody up, and are not cut for it: the others are done when those have next to nothing.
     fn slow_readers_hold_nobody_up(leg) {
         const SLOW: usize = 8;
         let herd = Herd::new(2);
@@ -183,16 +185,26 @@ legs! {
                 return;
             }
             let request = client.request("GET", herd.target()).to_bytes();
+            client.connect().expect("the server takes connections");
+            sockopt::set_socket_recv_buffer_size(client.stream(), 8 << 10).expect("less than there is");
             client.send_bytes(&request);
             let mut read = 0;
             while done.load(Ordering::Acquire) < (CLIENTS - SLOW) as u64 {
                 read += client.read_some(1000);
                 thread::sleep(Duration::from_millis(100));
             }
-            assert!(read > 0 && read < BLOB_BYTES);
+            assert!(read > 0 && read < BLOB_BYTES / 10, "{read} bytes");
+            assert!(client.read_some(1) > 0, "it was cut");
         });
         herd.tell("8 of them at 10 KB/s", leg, went);
         herd.assert_fetched_once();
+        // What was sent is counted when an answer has ended.
+        let ended = || server.metrics().counted("gantry_http_requests_total", &[("endpoint", "get_blob")]);
+        wait_for("all answers have ended", || ended() == Some(CLIENTS as f64));
+        let served = server.metric("gantry_fill_served_bytes_total");
+        let fast = ((CLIENTS - SLOW) * BLOB_BYTES) as f64;
+        let to_the_slow = served - fast;
+        assert!(to_the_slow < (SLOW * BLOB_BYTES) as f64 / 10.0, "{to_the_slow} bytes");
     }
 
     /// The fill is not the first one's.

@@ -21,4 +21,6 @@ mod rig;
 mod room;
 mod secrets;
 mod terminal;
+mod times;
+mod trial;
 mod ways;
