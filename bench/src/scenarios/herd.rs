@@ -18,13 +18,19 @@ use crate::{
     clients::{self, Tally, first_median_last},
     content::{Blob, Dice},
     load::Reading,
+    registry::Registry,
     result::{Case, Round},
-    subject::Subject,
+    subject::{REPOSITORY, Subject},
     upstream::Upstream,
 };
 
 /// What a cache may go on fetching after its clients have gone.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
+
+/// Misses whose first byte is looked at by themselves, and how long their blobs are: more than a cache may hold back
+/// until it has verified them.
+const FIRST_BYTES: usize = 25;
+const FIRST_BYTE_BLOB_BYTES: u64 = 1 << 20;
 
 /// `--slow K:BYTES_PER_S`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +231,7 @@ impl Scenario for Herd {
             for (name, value) in served.figures(&alone, &hit) {
                 round.figures.insert(name.to_owned(), value);
             }
+            round.figures.insert("first_byte_over_upstream_us".to_owned(), self.first_byte(subject)?);
         }
         Ok(round)
     }
@@ -248,6 +255,24 @@ impl Served {
 }
 
 impl Herd {
+    /// How much later the first byte of a miss comes than the upstream's own, in microseconds: the difference of the
+    /// medians over single clients with nobody beside them.
+    fn first_byte(&mut self, subject: &Subject) -> Result<f64, String> {
+        let (mut own, mut through) = (Vec::new(), Vec::new());
+        for _ in 0..FIRST_BYTES {
+            self.rounds += 1;
+            let blob = Blob::new(self.rounds, FIRST_BYTE_BLOB_BYTES);
+            let upstream = self.upstream()?;
+            upstream.offer(&blob.digest, blob.noise().bytes());
+            let direct = Registry::at(upstream.addr());
+            let target = format!("/v2/{REPOSITORY}/blobs/{}", blob.digest);
+            own.push(first_byte_s(&direct, &target, &blob)?);
+            through.push(first_byte_s(&subject.registry, &subject.blob_target(&blob), &blob)?);
+        }
+        let median = |times| first_median_last(times).map_or(0.0, |(_, median, _)| median);
+        Ok((median(through) - median(own)) * 1e6)
+    }
+
     /// `count` clients at once, who are only counted.
     fn again(&self, case: &Case, subject: &mut Subject, blob: &Blob, count: usize) -> Result<Served, String> {
         let target = subject.blob_target(blob);
@@ -261,6 +286,15 @@ impl Herd {
             Some(why) => Err(why),
         }
     }
+}
+
+/// Over a connection of its own.
+fn first_byte_s(registry: &Registry, target: &str, blob: &Blob) -> Result<f64, String> {
+    let reading = Reading::Drop { length: Some(blob.length) };
+    let mut client = Client::of(registry);
+    let begun = Instant::now();
+    let got = client.send(&Request::get(target), &[200], &reading)?;
+    Ok(got.first_byte.saturating_duration_since(begun).as_secs_f64())
 }
 
 /// Quick and vanishing clients, `count` in all, and the slow ones, in an order that the blob decides.
@@ -310,7 +344,7 @@ pub fn any_port() -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{registry::Registry, scenarios::tests::settings};
+    use crate::scenarios::tests::settings;
 
     #[test]
     fn slow_readers_are_parsed() {
