@@ -81,7 +81,7 @@ pub(super) struct Exchange {
 
 enum Step {
     Read(Instant),
-    Write(Instant),
+    Write,
     Pause,
     Answer(Box<Request>),
     More,
@@ -113,8 +113,9 @@ pub async fn connection(core: Rc<Core>, mut conn: Connection) {
                 // The rest of a body that nobody wanted does not come.
                 Err(_) => return Box::pin(conn.linger(&core)).await,
             },
-            Step::Write(until) => {
-                if core.io.writable(&conn.socket, until).await.is_err() {
+            Step::Write => {
+                let stall = core.limits.send_stall_timeout;
+                if core.io.writable_unless_stalled(&conn.socket, stall).await.is_err() {
                     conn.finish(&core, 0);
                     return;
                 }
@@ -204,7 +205,7 @@ impl Connection {
                         }
                         self.response = Some(response);
                         return match wait {
-                            Progress::Full => Step::Write(now + core.limits.send_stall_timeout),
+                            Progress::Full => Step::Write,
                             Progress::Cold => Step::More,
                             Progress::Turn | Progress::Done => Step::Pause,
                         };

@@ -289,6 +289,8 @@ impl Response {
                         return Ok(());
                     };
                     part.span.start = part.span.end;
+                    // It was not counted yet, and comes from elsewhere now.
+                    socket.forget_stranded();
                     let part = part.rest.is_some().then(|| Box::new(part));
                     self.body = Body::Pass(pass, part);
                 }

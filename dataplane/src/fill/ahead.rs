@@ -10,6 +10,9 @@ use std::{
 
 use crate::limits::{FILL_CHUNK_BYTES, FILL_EXTENT_CHUNKS_MAX, FILL_EXTENTS_MAX, FILL_NEAR_CHUNKS};
 
+/// A place among those who are queued.
+pub(super) type Ticket = u64;
+
 /// Chunks of one fill, by number.
 #[derive(Default)]
 pub(super) struct Ahead {
@@ -20,7 +23,8 @@ pub(super) struct Ahead {
     /// Extents that are being fetched: first chunk, and the one after the last.
     flying: Vec<(u64, u64)>,
     /// What those want who wait for others' extents to be over: whoever is the next to fetch, does so for them too.
-    queued: Vec<Range<u64>>,
+    queued: BTreeMap<Ticket, Box<[Range<u64>]>>,
+    tickets: u64,
     /// What the sequential run has come to, or soon will, up to this chunk, exclusive: nobody else claims it.
     of_run: u64,
     /// The origin answers no ranges: nothing is had ahead of the run.
@@ -136,7 +140,7 @@ impl Ahead {
     /// What is fetched for who wants a chunk: this one, and what is wanted next to it, by that one or by who is queued.
     fn merged(&self, chunk: u64, wanted: &[Range<u64>]) -> (u64, u64) {
         let is_wanted = |chunk: u64| {
-            let mut all = wanted.iter().chain(&self.queued);
+            let mut all = wanted.iter().chain(self.queued.values().flatten());
             self.is_missing(chunk) && all.any(|range| range.contains(&chunk))
         };
         let (mut first, mut end) = (chunk, chunk + 1);
@@ -154,17 +158,15 @@ impl Ahead {
     }
 
     /// Somebody waits who wants this.
-    pub(super) fn queue(&mut self, wanted: &[Range<u64>]) {
-        self.queued.extend_from_slice(wanted);
+    pub(super) fn queue(&mut self, wanted: &[Range<u64>]) -> Ticket {
+        self.tickets += 1;
+        self.queued.insert(self.tickets, wanted.into());
+        self.tickets
     }
 
     /// The same one waits no longer.
-    pub(super) fn leave_queue(&mut self, wanted: &[Range<u64>]) {
-        for gone in wanted {
-            if let Some(at) = self.queued.iter().position(|range| range == gone) {
-                self.queued.swap_remove(at);
-            }
-        }
+    pub(super) fn leave_queue(&mut self, ticket: Ticket) {
+        self.queued.remove(&ticket);
     }
 
     /// Up to which chunk, exclusive, all from this one on was brought ahead and is in the file, as far as an extent goes.
@@ -281,32 +283,32 @@ mod tests {
         }
         let (before, next, after, far) = (one(100..101), one(101..102), one(102..104), one(110..120));
         let all = [&before, &next, &after, &far];
-        for queued in all {
+        let [of_before, of_next, of_after, of_far] = all.map(|queued| {
             assert_eq!(ahead.want(queued), Want::Queue);
-            ahead.queue(queued);
-        }
+            ahead.queue(queued)
+        });
         ahead.ended(flying[0] + 1);
-        ahead.leave_queue(&next);
+        ahead.leave_queue(of_next);
         assert_eq!(ahead.want(&next), Want::Fetch(100, 104), "nothing between is fetched for nobody");
         for queued in [&before, &after] {
             assert_eq!(ahead.want(queued), Want::Wait);
         }
-        ahead.leave_queue(&far);
+        ahead.leave_queue(of_far);
         ahead.ended(flying[1] + 1);
         assert_eq!(ahead.want(&one(109..110)), Want::Fetch(109, 110), "who was queued there has left");
-        ahead.leave_queue(&before);
-        ahead.leave_queue(&after);
+        ahead.leave_queue(of_before);
+        ahead.leave_queue(of_after);
         assert!(ahead.queued.is_empty());
     }
 
     #[test]
     fn what_is_merged_is_bounded_and_begins_near_what_was_wanted_first() {
         let mut ahead = Ahead::default();
-        ahead.queue(&one(0..1000));
+        let ticket = ahead.queue(&one(0..1000));
         let first = 500 - FILL_NEAR_CHUNKS;
         assert_eq!(ahead.want(&one(500..501)), Want::Fetch(500, 500 + FILL_EXTENT_CHUNKS_MAX));
         ahead.ended(500 + FILL_EXTENT_CHUNKS_MAX);
-        ahead.leave_queue(&one(0..1000));
+        ahead.leave_queue(ticket);
         ahead.queue(&one(0..501));
         assert_eq!(ahead.want(&one(500..501)), Want::Fetch(first, 501));
         assert_eq!(ahead.want(&one(first - 1..first)), Want::Fetch(first - 1 - FILL_NEAR_CHUNKS, first));

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use oci::{Selected, Span};
 
-use crate::limits::{FILL_CHUNK_BYTES, FILL_NEAR_CHUNKS, HELD_BACK_BYTES, PROBE_BYTES};
+use crate::limits::{
+    FILL_CHUNK_BYTES, FILL_EXTENT_CHUNKS_MAX, FILL_NEAR_CHUNKS, HELD_BACK_BYTES, PROBE_BYTES,
+};
 
 /// Of a blob whose length is known.
 pub(super) struct Asked {
@@ -27,6 +29,9 @@ enum Reach {
     /// It never does: the answer begins and ends as the blob does, so it is held back until all is verified.
     None,
 }
+
+/// A request takes along no more; who asks for very many parts in no order has some of them by requests of their own.
+const CHUNK_RANGES_MAX: usize = 64;
 
 impl Asked {
     pub(super) fn of(selected: &Selected, size_bytes: u64) -> Asked {
@@ -59,11 +64,21 @@ impl Asked {
         }
     }
 
-    /// The chunks of what is left of a part, and of each part behind it.
+    /// The chunks of what is left of a part, and of the parts behind it that one request may bring with its first one.
     pub(super) fn chunks(&self, left: Span) -> Vec<Range<u64>> {
-        let behind = self.parts.iter().skip_while(|part| part.end != left.end).skip(1);
-        let spans = std::iter::once(&left).chain(behind);
-        spans.map(|span| span.start / FILL_CHUNK_BYTES..span.end.div_ceil(FILL_CHUNK_BYTES)).collect()
+        let chunks = |span: &Span| span.start / FILL_CHUNK_BYTES..span.end.div_ceil(FILL_CHUNK_BYTES);
+        let first = chunks(&left);
+        let near = first.start.saturating_sub(FILL_NEAR_CHUNKS)..first.start + FILL_EXTENT_CHUNKS_MAX;
+        let behind = self.parts.iter().skip_while(|part| part.end != left.end).skip(1).map(chunks);
+        let mut all = vec![first];
+        for next in behind.filter(|next| next.start < near.end && next.end > near.start) {
+            if let Some(last) = all.last_mut().filter(|last| (last.start..=last.end).contains(&next.start)) {
+                last.end = last.end.max(next.end);
+            } else if all.len() < CHUNK_RANGES_MAX {
+                all.push(next);
+            }
+        }
+        all
     }
 }
 
@@ -118,6 +133,20 @@ mod tests {
             of(&[(9 * chunk, 9 * chunk + 1), (2 * chunk, 4 * chunk), (6 * chunk, 7 * chunk)], SIZE_BYTES);
         let left = Span { start: 3 * chunk + 5, end: 4 * chunk };
         assert_eq!(asked.chunks(left), [3..4, 6..7]);
+        let far = FILL_EXTENT_CHUNKS_MAX;
+        let many: Vec<(u64, u64)> = (0..500)
+            .map(|part| (2 * part * chunk, 2 * part * chunk + 1))
+            .chain([(chunk, chunk + 1)])
+            .collect();
+        let many = of(&many, 1 << 40).chunks(Span { start: 0, end: 1 });
+        assert_eq!(many.len() as u64, far / 2 + 1, "no more than one request brings");
+        let joined: Vec<(u64, u64)> = (0..500).map(|part| (part * 1000, part * 1000 + 900)).collect();
+        let joined = of(&joined, 1 << 40).chunks(Span { start: 0, end: 900 });
+        assert_eq!(joined.as_slice(), std::slice::from_ref(&(0..2)));
+        let mixed: Vec<(u64, u64)> = (0..500)
+            .map(|part| ((part * 7 % 60) * chunk + part, (part * 7 % 60) * chunk + part + 1))
+            .collect();
+        assert!(of(&mixed, 1 << 40).chunks(Span { start: 0, end: 1 }).len() <= CHUNK_RANGES_MAX);
         let one = of(&[(chunk, 3 * chunk + 1)], SIZE_BYTES);
         assert_eq!(
             one.chunks(Span { start: chunk, end: 3 * chunk + 1 }).as_slice(),

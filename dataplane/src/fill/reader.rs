@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Fill, FillFiles, Full, Pass, Progress, Runner, State,
-    ahead::Want,
+    ahead::{Ticket, Want},
     asked::Asked,
     extent,
     files::end_of,
@@ -88,19 +88,18 @@ enum Step {
 /// Who waits for others' extents to be over.
 struct Queued<'a> {
     fill: &'a Fill,
-    wanted: &'a [Range<u64>],
+    ticket: Ticket,
 }
 
 impl<'a> Queued<'a> {
-    fn begin(fill: &'a Fill, wanted: &'a [Range<u64>]) -> Queued<'a> {
-        fill.ahead().queue(wanted);
-        Queued { fill, wanted }
+    fn begin(fill: &'a Fill, wanted: &[Range<u64>]) -> Queued<'a> {
+        Queued { fill, ticket: fill.ahead().queue(wanted) }
     }
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.fill.ahead().leave_queue(self.wanted);
+        self.fill.ahead().leave_queue(self.ticket);
     }
 }
 
@@ -216,6 +215,7 @@ impl Reader {
                 // The file has the start, and what comes in its place the rest.
                 State::Full
                     if self.way == Way::InOrder
+                        && !self.is_anothers()
                         && is_long()
                         && self.full().is_ok_and(|full| full.start > 0) =>
                 {
@@ -238,6 +238,9 @@ impl Reader {
                 self.outlast_failure(failures)?;
             } else if state == State::Running && is_long() {
                 return Ok(Ready::Begun);
+            } else if !self.is_counted {
+                // Nobody runs it for who has left.
+                self.go_on()?;
             }
             self.changed().await?;
         }
@@ -255,7 +258,8 @@ impl Reader {
         Ok(match self.step_ahead(first, 0).await? {
             Step::Look => None,
             Step::NoRoom => Some(Ready::Full),
-            Step::Alone => Some(Ready::Begun),
+            Step::Alone if self.file().is_some() => Some(Ready::Begun),
+            Step::Alone => Some(Ready::Full),
         })
     }
 
@@ -282,7 +286,7 @@ impl Reader {
         match (state, self.way) {
             (State::Verified, _) => None,
             (State::Here | State::Again | State::Lost, _) => Some(0),
-            (State::Waiting | State::Running, _) if self.is_anothers() => Some(0),
+            (State::Waiting | State::Running | State::Full, _) if self.is_anothers() => Some(0),
             (State::Waiting | State::Running, Way::InOrder) if failures != self.failures => Some(0),
             (State::Waiting | State::Running | State::Full, Way::InOrder) => {
                 Some(frontier.min(span.end.saturating_sub(HELD_BACK_BYTES)))
@@ -396,6 +400,10 @@ impl Reader {
         let mut begun = 0;
         loop {
             self.progress.mark_unchanged();
+            if self.is_anothers() {
+                // Nothing is fetched for who may not have it.
+                return Ok(Step::Look);
+            }
             let want = fill.ahead().want(&wanted);
             let mut queued = None;
             match want {

@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use rustix::{
@@ -168,6 +169,11 @@ impl Socket {
         self.stranded.borrow().is_some()
     }
 
+    /// What waits there is not sent.
+    pub fn forget_stranded(&self) {
+        drop(self.stranded.borrow_mut().take());
+    }
+
     /// Whether anything may have come since a receive found the socket drained.
     fn may_receive(&self) -> bool {
         let mut sockets = self.io.inner().sockets.borrow_mut();
@@ -206,6 +212,16 @@ pub(super) fn bound_unsent(socket: &impl AsRawFd, bytes: i32) -> io::Result<()> 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Bytes that the other side has not taken yet.
+fn unacknowledged(socket: &impl AsRawFd) -> io::Result<i32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes an int, to one that lives as long as the call.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => Ok(bytes),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         self.io.inner().sockets.borrow_mut().remove(self.key);
@@ -213,6 +229,29 @@ impl Drop for Socket {
 }
 
 impl Io {
+    /// Waits until the socket takes more, for as long as the other side takes anything.
+    ///
+    /// Errors: `ErrorKind::TimedOut`: it took nothing for `stall`, give or take a quarter.
+    pub async fn writable_unless_stalled(&self, socket: &Socket, stall: Duration) -> io::Result<()> {
+        let mut seen: Option<(i32, Instant)> = None;
+        loop {
+            match self.writable(socket, self.now() + stall / 4).await {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let (left, now) = (unacknowledged(&socket.fd)?, self.now());
+                    match seen {
+                        Some((before, since)) if left >= before => {
+                            if now.since(since) >= stall {
+                                return Err(error);
+                            }
+                        }
+                        Some(_) | None => seen = Some((left, now)),
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// So many bytes of an answer are still to be sent: while they are many, the kernel gets a long queue.
     pub fn expect(&self, socket: &Socket, left_bytes: u64) -> io::Result<()> {
         let is_bulk = left_bytes >= BULK_BYTES;

@@ -40,6 +40,45 @@ fn a_client_that_left_while_its_answer_waits_wants_nothing_any_more() {
     }
 }
 
+/// The answer has not begun, and with so few bytes it does not before all are there.
+#[test]
+fn who_leaves_before_a_short_answer_begins_is_let_go() {
+    for leg in legs() {
+        for tells_length in [true, false] {
+            let mut plane = Plane::start(leg);
+            let blob = content(200_000);
+            let digest = sha256(&blob);
+            let whole = blob.clone();
+            let (open, gate) = mpsc::channel::<()>();
+            let mut gate = Some(gate);
+            play(&mut plane, tells_length.then_some(blob.len()), move |_, from, _| {
+                let mut pieces = vec![Piece::Bytes(whole[from as usize..].to_vec())];
+                if let Some(gate) = gate.take() {
+                    let (front, back) = whole.split_at(60_000);
+                    pieces =
+                        vec![Piece::Bytes(front.to_vec()), Piece::Gate(gate), Piece::Drip(back.to_vec())];
+                }
+                Ok(Some(Played {
+                    start: from,
+                    size_bytes: tells_length.then_some(whole.len() as u64),
+                    pieces,
+                }))
+            });
+            let mut gone = plane.client();
+            gone.send("GET", &target(&digest), b"");
+            until("its first bytes are there", || sample(&plane, "fetched_bytes_total") > 0);
+            let open_connections = || plane.sample("gantry_http_open_connections{core=\"0\"}");
+            assert_eq!(open_connections(), 1);
+            drop(gone);
+            drop(open);
+            until("it is let go", || open_connections() == 0);
+            let answer = plane.client().get(&target(&digest));
+            assert!(answer.status == 200 && answer.body == blob);
+            plane.end();
+        }
+    }
+}
+
 #[test]
 fn who_only_sends_no_more_gets_what_others_have_fetched() {
     for leg in legs() {

@@ -163,14 +163,22 @@ fn without_room_each_has_its_own_repository_to_fall_back_on() {
     }
 }
 
+/// Where an answer waits.
+struct Gate {
+    upstream: u16,
+    from: u64,
+    after_bytes: usize,
+    opens: mpsc::Receiver<()>,
+}
+
 /// Two upstreams have a blob, and the second gives other bytes. It sends the first mebibyte of the whole, and the rest when its
 /// gate opens; parts at once.
-fn serve_lies(plane: &mut Plane, blob: &[u8], gate: Option<mpsc::Receiver<()>>) -> Asked {
+fn serve_lies(plane: &mut Plane, blob: &[u8], gates: Vec<Gate>) -> Asked {
     let asked = Asked::default();
     let seen = asked.clone();
     let truth = blob.to_vec();
     let lie = lie(blob);
-    let mut gate = gate;
+    let mut gates = gates;
     plane.answer(move |ask| match ask {
         Ask::Link { repository, answer, .. } => {
             let (prefix, there) = repository.as_str().split_once('/').unwrap();
@@ -182,15 +190,16 @@ fn serve_lies(plane: &mut Plane, blob: &[u8], gate: Option<mpsc::Receiver<()>>) 
             seen.lock().unwrap().push((origin.upstream.to_string(), from));
             let whole = if origin.upstream == 0 { &truth } else { &lie };
             let part = whole[from as usize..to.map_or(whole.len(), |to| to as usize)].to_vec();
-            let gate = if origin.upstream == 1 && from == 0 { gate.take() } else { None };
+            let its = gates.iter().position(|gate| (gate.upstream, gate.from) == (origin.upstream, from));
+            let gate = its.map(|its| gates.swap_remove(its));
             let size_bytes = Some(whole.len() as u64);
             thread::spawn(move || {
                 let (sender, bytes) = tokio::sync::mpsc::channel(4);
                 drop(answer.send(Ok(Some(Fetched { start: from, size_bytes, bytes }))));
                 let mut sent_bytes = 0;
                 for piece in part.chunks(MIB / 16) {
-                    if let Some(gate) = gate.as_ref().filter(|_| sent_bytes == MIB) {
-                        let _dropped = gate.recv();
+                    if let Some(gate) = gate.as_ref().filter(|gate| sent_bytes == gate.after_bytes) {
+                        let _dropped = gate.opens.recv();
                     }
                     if sender.blocking_send(Ok(Bytes::copy_from_slice(piece))).is_err() {
                         return;
@@ -242,7 +251,8 @@ fn a_part_has_no_bytes_that_another_upstream_gave() {
         let blob = content(8 * MIB);
         let digest = sha256(&blob);
         let (open, gate) = mpsc::channel::<()>();
-        let asked = serve_lies(&mut plane, &blob, Some(gate));
+        let asked =
+            serve_lies(&mut plane, &blob, vec![Gate { upstream: 1, from: 0, after_bytes: MIB, opens: gate }]);
         let mut liar = part(&plane, "other/thing", &digest, "0-");
         assert_eq!(liar.read_head().unwrap().status, 206);
         assert!(liar.read_rest(MIB).unwrap() == lie(&blob)[..MIB]);
@@ -261,6 +271,59 @@ fn a_part_has_no_bytes_that_another_upstream_gave() {
     }
 }
 
+/// What of its answer waits for a slow client is not sent in another one.
+#[test]
+fn who_has_to_ask_its_own_upstream_in_the_middle_gets_that_and_then_what_it_asks_next() {
+    for leg in legs() {
+        for lacks_room in [false, true] {
+            let mut plane = Plane::start(leg);
+            let blob = content(24 * MIB);
+            let digest = sha256(&blob);
+            let (open, gate) = mpsc::channel::<()>();
+            let (open_far, far_gate) = mpsc::channel::<()>();
+            let far_at = 14 * MIB;
+            let gates = vec![
+                Gate { upstream: 0, from: 0, after_bytes: 12 * MIB, opens: gate },
+                Gate { upstream: 1, from: far_at as u64, after_bytes: 0, opens: far_gate },
+            ];
+            let asked = serve_lies(&mut plane, &blob, gates);
+            // It asks while nobody has given anything, and gets it when another has.
+            let far = format!("{far_at}-{}", far_at + 65_535);
+            let mut far = part(&plane, "other/thing", &digest, &far);
+            until("it is asked for", || !asked.lock().unwrap().is_empty());
+            let end = blob.len() - 2;
+            let mut slow = part(&plane, "hub/thing", &digest, &format!("0-{}", end - 1));
+            assert_eq!(slow.read_head().unwrap().status, 206);
+            assert!(slow.read_rest(65_536).unwrap() == blob[..65_536]);
+            // More than any socket takes, so some of it waits.
+            until("the run has come to its gate", || {
+                sample(&plane, "fetched_bytes_total") >= 12 * MIB as u64
+            });
+            drop(open_far);
+            assert!(far.read().unwrap().body == lie(&blob)[far_at..far_at + 65_536]);
+            if lacks_room {
+                // Behind the other's bytes.
+                plane.faults.fail(Call::Allocate, 2, ENOSPC);
+                drop(open);
+                until("the run is past them", || sample(&plane, "fetched_bytes_total") > 14 * MIB as u64);
+                thread::sleep(Duration::from_millis(200));
+            }
+            assert!(
+                slow.read_rest(end - 65_536).unwrap() == blob[65_536..end],
+                "all of it is its own upstream's"
+            );
+            plane.faults.heal();
+            let head = format!(
+                "GET /v2/hub/thing/blobs/{digest} HTTP/1.1\r\nHost: r\r\nRange: bytes=100-2000099\r\n\r\n"
+            );
+            slow.stream.write_all(head.as_bytes()).unwrap();
+            let next = slow.read().unwrap();
+            assert!(next.status == 206 && next.body == blob[100..2_000_100], "and so is what comes next");
+            plane.end();
+        }
+    }
+}
+
 #[test]
 fn whose_bytes_those_are_is_known_after_a_restart() {
     for leg in legs() {
@@ -268,7 +331,7 @@ fn whose_bytes_those_are_is_known_after_a_restart() {
         let blob = content(8 * MIB);
         let digest = sha256(&blob);
         let (_open, gate) = mpsc::channel::<()>();
-        serve_lies(&mut plane, &blob, Some(gate));
+        serve_lies(&mut plane, &blob, vec![Gate { upstream: 1, from: 0, after_bytes: MIB, opens: gate }]);
         let mut liar = part(&plane, "other/thing", &digest, "0-");
         liar.read_head().unwrap();
         liar.read_rest(MIB).unwrap();
@@ -276,7 +339,7 @@ fn whose_bytes_those_are_is_known_after_a_restart() {
         let place = plane.place.clone();
         plane.end_within(Duration::ZERO);
         let mut again = Plane::over(place, leg, false, Limits::default());
-        let asked = serve_lies(&mut again, &blob, None);
+        let asked = serve_lies(&mut again, &blob, Vec::new());
         parts_of_both_are_their_own(&again, &blob, &digest);
         let of_the_liar: Vec<u64> = asked
             .lock()
