@@ -303,7 +303,7 @@ pub struct Limits {
     pub body_rate_min_bytes: u64,
     /// How long a body may be slow at its start.
     pub body_rate_grace: Duration,
-    /// A client that takes no byte of an answer for this long is closed.
+    /// A client that takes no byte of an answer for this long is closed, up to a quarter later.
     pub send_stall_timeout: Duration,
     /// A connection without a request is closed after this long.
     pub idle_timeout: Duration,

@@ -17,7 +17,7 @@ use std::{
 use control::{Ask, Fetched, Link, Origin};
 use oci::Digest;
 
-use dataplane::testing::Call;
+use dataplane::testing::{Call, Driver};
 
 use crate::{
     fills::{MIB, Piece, content, honest, play, play_each, ranged, sample, target},
@@ -247,17 +247,23 @@ fn what_is_pinned_stays_and_the_others_go() {
     }
 }
 
+/// A process with room for all of these, which has given them their names.
+fn caches(place: &Arc<Place>, leg: Driver, digests: &[Digest], blobs: &Blobs) -> Plane {
+    let mut plane = Plane::caching(place.clone(), leg, 16 * MIB as u64);
+    serve(&mut plane, blobs);
+    for digest in digests {
+        assert_eq!(plane.client().get(&target(digest)).status, 200);
+    }
+    until("they have their names", || digests.iter().all(|digest| place.blob(digest).exists()));
+    plane
+}
+
 #[test]
 fn the_books_outlive_a_restart() {
     for leg in legs() {
         let (digests, blobs) = blobs(2, 2 * MIB);
         let place = Arc::new(Place::new());
-        let mut plane = Plane::caching(place.clone(), leg, 16 * MIB as u64);
-        serve(&mut plane, &blobs);
-        for digest in &digests {
-            assert_eq!(plane.client().get(&target(digest)).status, 200);
-        }
-        until("they have their names", || digests.iter().all(|digest| place.blob(digest).exists()));
+        let plane = caches(&place, leg, &digests, &blobs);
         let before = used(&plane);
         plane.end();
         let mut plane = Plane::caching(place, leg, 16 * MIB as u64);
@@ -275,12 +281,7 @@ fn a_budget_that_is_smaller_after_a_restart_is_kept_to() {
     for leg in legs() {
         let (digests, blobs) = blobs(4, 2 * MIB);
         let place = Arc::new(Place::new());
-        let mut plane = Plane::caching(place.clone(), leg, 16 * MIB as u64);
-        serve(&mut plane, &blobs);
-        for digest in &digests {
-            assert_eq!(plane.client().get(&target(digest)).status, 200);
-        }
-        until("they have their names", || digests.iter().all(|digest| place.blob(digest).exists()));
+        let plane = caches(&place, leg, &digests, &blobs);
         plane.end();
         let mut plane = Plane::caching(place.clone(), leg, 5 * MIB as u64);
         serve(&mut plane, &blobs);
