@@ -9,6 +9,7 @@ mod fill;
 mod http;
 mod io;
 pub mod limits;
+mod mark;
 mod metrics;
 mod running;
 mod store;

@@ -153,6 +153,7 @@ pub fn start(
         upload_expiry: settings.limits.upload_expiry,
         blob_bytes_max: settings.limits.blob_bytes,
         cache: if settings.namespaces.iter().next().is_some() { settings.cache } else { CacheSize::NONE },
+        namespaces: settings.namespaces.clone(),
     };
     let store =
         store::open(fs.clone(), store_settings, joints.writes.clone(), home).map_err(StartError::Data)?;
@@ -447,7 +448,6 @@ fn render_store(counters: &StoreCounters, out: &mut String) {
         ("data_fsyncs", "counter", "fdatasync calls on a blob.", &counters.data_syncs),
         ("volume_fsyncs", "counter", "syncfs calls on the volume.", &counters.volume_syncs),
         ("directory_fsyncs", "counter", "fsync calls on a directory.", &counters.directory_syncs),
-        ("evictions", "counter", "Blobs of upstreams that went for others.", &counters.evictions),
         ("purges", "counter", "Blobs of upstreams that an operator had go.", &counters.purges),
         ("cached_blobs", "gauge", "Blobs of upstreams that are here.", &counters.cached_blobs),
         ("cached_bytes", "gauge", "Bytes of blobs of upstreams.", &counters.cached_bytes),
@@ -477,7 +477,7 @@ fn render_store(counters: &StoreCounters, out: &mut String) {
              gantry_store_{name}{total} {value}\n"
         ));
     }
-    counters.evicted_ages.render(out);
+    counters.evictions.render(out);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub use crate::{
     fill::{Journal, read_journal as read_fill_journal},
     http::{BodyLength, Chunked, Head, Parsed, parse as parse_head},
     io::{Call, Driver, Faults, File, Fs, Io, Pool, probe, spawn_core},
+    mark::Mark,
     store::{
         Record, Step, Store, StoreCounters, StoreSettings, Told, Upload, clear_disk_error, disk_error_marked,
         mark_disk_error, open, read_records,

@@ -103,8 +103,10 @@ pub fn stat(stat: &Value) -> String {
         of("evictions"),
         of("purges"),
     );
-    let mut cells =
-        vec![["UPSTREAM", "HITS", "MISSES", "SHARED", "RUNNING", "FETCHED", "SERVED"].map(str::to_owned)];
+    let mut cells = vec![
+        ["UPSTREAM", "HITS", "MISSES", "SHARED", "RUNNING", "FETCHED", "SERVED", "EVICTED"]
+            .map(str::to_owned),
+    ];
     for upstream in stat["upstreams"].as_array().into_iter().flatten() {
         let of = |key: &str| number(&upstream[key]);
         cells.push([
@@ -115,6 +117,7 @@ pub fn stat(stat: &Value) -> String {
             of("running").to_string(),
             size(of("fetched_bytes")),
             size(of("served_bytes")),
+            of("evictions").to_string(),
         ]);
     }
     let _all = write!(out, "\n{}", table(&cells));

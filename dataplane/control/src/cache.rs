@@ -127,6 +127,8 @@ pub struct UpstreamStat {
     pub fetched_bytes: u64,
     /// Bytes of its blobs that clients got.
     pub served_bytes: u64,
+    /// Blobs of it that went for want of room.
+    pub evictions: u64,
 }
 
 /// Some entries.

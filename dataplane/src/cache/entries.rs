@@ -1,4 +1,4 @@
-//! The entries of the cache: 56 bytes each, in lists that need no memory of their own, found by digest.
+//! The entries of the cache: 64 bytes each, in lists that need no memory of their own, found by digest.
 //!
 //! Owns: where an entry lies, and the sums of each list. What the lists mean is the policy's.
 
@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use oci::{Algorithm, Digest};
 
 use super::table::Table;
+use crate::mark::Mark;
 
 /// Entries that are allocated at once, so that growing moves none of them.
 const CHUNK: usize = 4096;
@@ -44,6 +45,7 @@ pub(super) struct Entry {
     pub(super) size_bytes: u64,
     /// Seconds since 1970.
     pub(super) came_unix: u32,
+    pub(super) upstream: Option<Mark>,
     older: Id,
     newer: Id,
     algorithm: Algorithm,
@@ -129,6 +131,7 @@ impl Entries {
             key: self.key(digest),
             size_bytes,
             came_unix,
+            upstream: None,
             older: NONE,
             newer: NONE,
             algorithm: digest.algorithm(),
@@ -320,7 +323,7 @@ fn some(id: Id) -> Option<Id> {
     (id != NONE).then_some(id)
 }
 
-const _: () = assert!(size_of::<Entry>() == 56);
+const _: () = assert!(size_of::<Entry>() == 64);
 
 #[cfg(test)]
 mod tests {

@@ -3,10 +3,10 @@
 //! ```text
 //! frame     length of the payload: u32 · crc32 of (generation, length, payload): u32 · payload
 //! header    the first frame, of generation 0: "gantry-c" · version · kind · generation: u64 · records: u64
-//! others    records: what · size: u64 · came: u32 · digest        (a digest that is gone: what · digest)
+//! others    records: what · size: u64 · came: u32 · upstream: u32 · digest    (a digest that is gone: what · digest)
 //! ```
 //!
-//! All numbers are little-endian. A snapshot has many records a frame and says how many in all, a journal has one a
+//! In version 1 a record has no upstream. All numbers are little-endian. A snapshot has many records a frame and says how many in all, a journal has one a
 //! frame.
 //!
 //! Invariants: what comes out was put in, whole; nothing is read behind the first damage. A frame of one generation is
@@ -15,15 +15,17 @@
 use oci::{Algorithm, Digest};
 
 use super::{Item, Place};
-use crate::limits::{CACHE_FRAME_BYTES_MAX, CACHE_USES_MAX};
+use crate::{
+    limits::{CACHE_FRAME_BYTES_MAX, CACHE_USES_MAX},
+    mark::Mark,
+};
 
 const MAGIC: &[u8; 8] = b"gantry-c";
-const VERSION: u8 = 1;
 /// Length and checksum.
 const FRAME_HEAD_BYTES: usize = 8;
 const HEADER_BYTES: usize = MAGIC.len() + 2 + 16;
 /// The longest: of a digest of 64 bytes.
-const RECORD_BYTES_MAX: usize = 1 + 8 + 4 + 64;
+const RECORD_BYTES_MAX: usize = 1 + 8 + 4 + 4 + 64;
 /// In bits 2 and 3 of what a record is, where others say the list.
 const GONE: u8 = 3;
 
@@ -47,6 +49,14 @@ pub struct Header {
     pub records: u64,
 }
 
+/// How records are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// Only read: the next snapshot has the other.
+    WithoutUpstream,
+    WithUpstream,
+}
+
 /// One thing that is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -65,21 +75,22 @@ pub struct Read {
     pub whole_bytes: usize,
     /// There is more, or less, than that: the file was cut or changed.
     pub is_damaged: bool,
+    /// It is of a version that is read and not written.
+    pub is_old: bool,
 }
 
 /// Reads a file of one kind, and gives each record to `take`, which says whether it makes sense.
 pub fn read_frames(bytes: &[u8], kind: Kind, take: &mut dyn FnMut(Record) -> bool) -> Read {
-    let mut read = Read { header: None, whole_bytes: 0, is_damaged: true };
+    let mut read = Read { header: None, whole_bytes: 0, is_damaged: true, is_old: false };
     let mut rest = bytes;
-    let Some(header) = frame(&mut rest, 0).and_then(header).filter(|header| header.kind == kind) else {
-        return read;
-    };
-    read.header = Some(header);
+    let begun = frame(&mut rest, 0).and_then(header).filter(|(header, _)| header.kind == kind);
+    let Some((header, version)) = begun else { return read };
+    (read.header, read.is_old) = (Some(header), version == Version::WithoutUpstream);
     read.whole_bytes = bytes.len() - rest.len();
     let mut records = 0;
     while let Some(mut payload) = frame(&mut rest, header.generation) {
         while !payload.is_empty() {
-            match Record::decode(&mut payload) {
+            match Record::decode(&mut payload, version) {
                 Some(record) if take(record) => records += 1,
                 _ => return read,
             }
@@ -95,7 +106,7 @@ pub fn read_frames(bytes: &[u8], kind: Kind, take: &mut dyn FnMut(Record) -> boo
 pub(super) fn push_header(into: &mut Vec<u8>, header: &Header) {
     let start = begin(into);
     into.extend_from_slice(MAGIC);
-    into.push(VERSION);
+    into.push(version_code(Version::WithUpstream));
     into.push(match header.kind {
         Kind::Snapshot => 0,
         Kind::Journal => 1,
@@ -160,14 +171,15 @@ fn checksum(generation: u64, len: [u8; 4], payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
-fn header(payload: &[u8]) -> Option<Header> {
+fn header(payload: &[u8]) -> Option<(Header, Version)> {
     if payload.len() != HEADER_BYTES {
         return None;
     }
     let rest = &mut payload.strip_prefix(MAGIC)?;
-    if chunk(rest)? != [VERSION] {
-        return None;
-    }
+    let [version] = chunk(rest)?;
+    let version = [Version::WithoutUpstream, Version::WithUpstream]
+        .into_iter()
+        .find(|known| version_code(*known) == version)?;
     let kind = match chunk(rest)? {
         [0] => Kind::Snapshot,
         [1] => Kind::Journal,
@@ -175,7 +187,7 @@ fn header(payload: &[u8]) -> Option<Header> {
     };
     let generation = u64::from_le_bytes(chunk(rest)?);
     let records = u64::from_le_bytes(chunk(rest)?);
-    Some(Header { kind, generation, records })
+    Some((Header { kind, generation, records }, version))
 }
 
 impl Record {
@@ -186,6 +198,7 @@ impl Record {
                 into.push(algorithm_code(item.digest.algorithm()) | place << 2 | item.uses << 4);
                 into.extend_from_slice(&item.size_bytes.to_le_bytes());
                 into.extend_from_slice(&item.came_unix.to_le_bytes());
+                into.extend_from_slice(&item.upstream.map_or(0, Mark::number).to_le_bytes());
                 into.extend_from_slice(item.digest.bytes());
             }
             Record::Gone(digest) => {
@@ -195,7 +208,7 @@ impl Record {
         }
     }
 
-    fn decode(rest: &mut &[u8]) -> Option<Record> {
+    fn decode(rest: &mut &[u8], version: Version) -> Option<Record> {
         let [what] = chunk(rest)?;
         let algorithm =
             Algorithm::ALL.into_iter().find(|algorithm| algorithm_code(*algorithm) == what & 3)?;
@@ -215,6 +228,10 @@ impl Record {
             uses,
             size_bytes: u64::from_le_bytes(chunk(rest)?),
             came_unix: u32::from_le_bytes(chunk(rest)?),
+            upstream: match version {
+                Version::WithoutUpstream => None,
+                Version::WithUpstream => Mark::read(u32::from_le_bytes(chunk(rest)?)),
+            },
             digest: digest(rest, algorithm)?,
         }))
     }
@@ -226,6 +243,13 @@ fn place_code(place: Place) -> u8 {
         Place::Small | Place::Filling | Place::Evicting => 0,
         Place::Main => 1,
         Place::Kept => 2,
+    }
+}
+
+fn version_code(version: Version) -> u8 {
+    match version {
+        Version::WithoutUpstream => 1,
+        Version::WithUpstream => 2,
     }
 }
 
@@ -252,7 +276,7 @@ fn chunk<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 const _: () = assert!(CACHE_USES_MAX < 16);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -262,6 +286,7 @@ mod tests {
             digest: Digest::of(Algorithm::ALL[number as usize % 3], &number.to_le_bytes()),
             size_bytes: u64::from(number) << 7,
             came_unix: 1_700_000_000 + number,
+            upstream: (!number.is_multiple_of(7)).then(|| Mark::of(&format!("{}.test", number % 7))),
             place: [Place::Small, Place::Main, Place::Kept][number as usize / 3 % 3],
             uses: (number % 4) as u8,
         }
@@ -288,12 +313,59 @@ mod tests {
         bytes
     }
 
+    /// A file as it was written before records had an upstream: each record in a frame of its own.
+    pub(in crate::cache) fn old_file(header: &Header, records: &[Record]) -> Vec<u8> {
+        const UPSTREAM: std::ops::Range<usize> = 1 + 8 + 4..1 + 8 + 4 + 4;
+        let mut bytes = Vec::new();
+        push_header(&mut bytes, header);
+        bytes[FRAME_HEAD_BYTES + MAGIC.len()] = version_code(Version::WithoutUpstream);
+        end(&mut bytes, FRAME_HEAD_BYTES, 0);
+        for record in records {
+            let start = begin(&mut bytes);
+            record.encode(&mut bytes);
+            if let Record::Put(_) = record {
+                bytes.drain(start + UPSTREAM.start..start + UPSTREAM.end);
+            }
+            end(&mut bytes, start, header.generation);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_file_of_the_version_before_tells_all_but_upstreams() {
+        let written: Vec<Record> = (0..50).map(record).collect();
+        let without = |record: &Record| match record {
+            Record::Put(item) => Record::Put(Item { upstream: None, ..*item }),
+            Record::Gone(digest) => Record::Gone(*digest),
+        };
+        for (kind, records) in [(Kind::Snapshot, 50), (Kind::Journal, 0)] {
+            let header = Header { kind, generation: 9, records };
+            let bytes = old_file(&header, &written);
+            let (read, told) = read(&bytes, kind);
+            let header = Some(header);
+            assert_eq!(read, Read { header, whole_bytes: bytes.len(), is_damaged: false, is_old: true });
+            assert!(told.into_iter().eq(written.iter().map(without)), "{kind:?}");
+        }
+        // As the first version wrote it: one blob of 1001 bytes, in the small queue.
+        let digest = Digest::Sha256([7; 32]);
+        let item =
+            Item { digest, size_bytes: 1001, came_unix: 5, upstream: None, place: Place::Small, uses: 0 };
+        let header = Header { kind: Kind::Journal, generation: 3, records: 0 };
+        let mut bytes = old_file(&header, &[]);
+        let start = begin(&mut bytes);
+        bytes.extend_from_slice(b"\x00\xe9\x03\0\0\0\0\0\0\x05\0\0\0");
+        bytes.extend_from_slice(&[7; 32]);
+        end(&mut bytes, start, 3);
+        assert_eq!(read(&bytes, Kind::Journal).1, [Record::Put(item)]);
+        assert_eq!(old_file(&header, &[Record::Put(item)]), bytes);
+    }
+
     #[test]
     fn many_records_go_round_in_frames_that_are_bounded() {
         let bytes = file(Kind::Snapshot, 7, 5000);
         let (read, records) = read(&bytes, Kind::Snapshot);
         let header = Some(Header { kind: Kind::Snapshot, generation: 7, records: 5000 });
-        assert_eq!(read, Read { header, whole_bytes: bytes.len(), is_damaged: false });
+        assert_eq!(read, Read { header, whole_bytes: bytes.len(), is_damaged: false, is_old: false });
         assert!(records.into_iter().eq((0..5000).map(record)));
         let mut rest = bytes.as_slice();
         frame(&mut rest, 0).unwrap();
@@ -334,7 +406,7 @@ mod tests {
         push_frames(&mut short, 1, [record(0)].into_iter());
         assert!(read(&short, Kind::Snapshot).0.is_damaged);
         let mut future = file(Kind::Journal, 3, 0);
-        future[FRAME_HEAD_BYTES + MAGIC.len()] = VERSION + 1;
+        future[FRAME_HEAD_BYTES + MAGIC.len()] = version_code(Version::WithUpstream) + 1;
         end(&mut future, FRAME_HEAD_BYTES, 0);
         assert_eq!(read(&future, Kind::Journal).0.header, None);
     }

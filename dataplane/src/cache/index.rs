@@ -17,6 +17,7 @@ use super::{
     read_frames,
 };
 use crate::limits::{CACHE_JOURNAL_BUFFER_BYTES_MAX, SCRUB_PAGE};
+use crate::mark::Mark;
 
 /// What is cached.
 #[derive(Debug)]
@@ -35,7 +36,8 @@ pub struct Index {
 pub enum Loaded {
     /// There was none yet.
     Fresh,
-    /// All that is in the files. A power cut may have taken an end of the journal that nobody misses.
+    /// All that is in the files. A power cut may have taken an end of the journal that nobody misses. Files of the version
+    /// before are as good, and the next write takes their place.
     Whole,
     /// The snapshot, and the journal up to some damage: blobs may be cached that are not in the index.
     Cut {
@@ -124,8 +126,9 @@ impl Index {
             }
             true
         });
-        self.wants_snapshot = read.is_damaged || refused;
-        if self.wants_snapshot {
+        let is_cut = read.is_damaged || refused;
+        self.wants_snapshot = is_cut || read.is_old;
+        if is_cut {
             Loaded::Cut { lost_bytes: (bytes.len() - read.whole_bytes) as u64 }
         } else {
             Loaded::Whole
@@ -182,7 +185,8 @@ impl Index {
         if self.get(&digest).is_some() {
             return Err(Refused::Known);
         }
-        self.policy.restore(&Item { digest, size_bytes, came_unix, place: Place::Main, uses: 0 })?;
+        let place = Place::Main;
+        self.policy.restore(&Item { digest, size_bytes, came_unix, upstream: None, place, uses: 0 })?;
         self.tell_of(&digest);
         Ok(())
     }
@@ -208,8 +212,14 @@ impl Index {
     }
 
     /// See [`Policy::insert`]. To be called when the blob has its name.
-    pub fn insert(&mut self, digest: &Digest, size_bytes: u64, came_unix: u32) -> Result<Place, Refused> {
-        let place = self.policy.insert(digest, size_bytes, came_unix)?;
+    pub fn insert(
+        &mut self,
+        digest: &Digest,
+        size_bytes: u64,
+        came_unix: u32,
+        upstream: Option<Mark>,
+    ) -> Result<Place, Refused> {
+        let place = self.policy.insert(digest, size_bytes, came_unix, upstream)?;
         self.tell_of(digest);
         Ok(place)
     }
@@ -274,7 +284,7 @@ impl Index {
 
     /// Takes out what `log` does not have. Give it to [`Log::write`], without the lock of this index.
     ///
-    /// A snapshot is made in memory, about 46 bytes an entry.
+    /// A snapshot is made in memory, about 50 bytes an entry.
     pub fn unwritten(&mut self, log: &Log) -> Unwritten {
         if !(self.wants_snapshot || log.wants_snapshot()) {
             let bytes = std::mem::take(&mut self.buffer);
@@ -291,7 +301,7 @@ impl Index {
         self.wants_snapshot = false;
         self.buffer.clear();
         let records: usize = LISTS.iter().map(|place| self.policy.list_len(*place)).sum();
-        let mut bytes = Vec::with_capacity(46 * records + 64);
+        let mut bytes = Vec::with_capacity(50 * records + 64);
         let header = Header { kind: Kind::Snapshot, generation: self.generation, records: records as u64 };
         push_header(&mut bytes, &header);
         let items = LISTS.iter().flat_map(|place| self.policy.items(*place));

@@ -7,6 +7,7 @@ use oci::Algorithm;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cache::frames::tests::old_file;
 
 const MAX_BYTES: u64 = 1 << 40;
 
@@ -39,11 +40,20 @@ impl Files {
     }
 }
 
+/// One of some upstreams, or none.
+fn upstream(number: u32) -> Option<Mark> {
+    number
+        .checked_rem(4)
+        .filter(|upstream| *upstream > 0)
+        .map(|upstream| Mark::of(&format!("{upstream}.test")))
+}
+
 /// All that a restart should know.
-fn told(index: &Index) -> BTreeMap<Digest, (u64, u32, bool)> {
+fn told(index: &Index) -> BTreeMap<Digest, (u64, u32, Option<Mark>, bool)> {
     let places = [Place::Small, Place::Main, Place::Kept, Place::Evicting];
     let items = places.into_iter().flat_map(|place| index.policy.items(place));
-    items.map(|item| (item.digest, (item.size_bytes, item.came_unix, item.place == Place::Kept))).collect()
+    let of = |item: Item| (item.size_bytes, item.came_unix, item.upstream, item.place == Place::Kept);
+    items.map(|item| (item.digest, of(item))).collect()
 }
 
 #[derive(Clone, Debug)]
@@ -76,7 +86,7 @@ fn run(index: &mut Index, step: &Step, turn: u32) {
     // What a step can't do in this state it leaves undone.
     match step {
         Step::Fill(number) => _ = index.fill(&digest(*number), 5),
-        Step::Insert(number, size) => _ = index.insert(&digest(*number), *size, turn),
+        Step::Insert(number, size) => _ = index.insert(&digest(*number), *size, turn, upstream(turn)),
         Step::Remove(number) => _ = index.remove(&digest(*number)),
         Step::Keep(number, keep) => _ = index.keep(&digest(*number), *keep),
         Step::Touch(number) => _ = index.touch(&digest(*number)),
@@ -126,11 +136,11 @@ proptest! {
         by in 1..=u8::MAX,
     ) {
         let (mut index, mut files) = (Index::new(MAX_BYTES), Files::default());
-        (0..numbers).for_each(|number| assert!(index.insert(&digest(number), 7, number).is_ok()));
+        (0..numbers).for_each(|number| assert!(index.insert(&digest(number), 7, number, None).is_ok()));
         files.write(&mut index);
         let mut moments = vec![told(&index)];
         for number in numbers..numbers + later {
-            index.insert(&digest(number), 7, number).unwrap();
+            index.insert(&digest(number), 7, number, None).unwrap();
             moments.push(told(&index));
         }
         files.write(&mut index);
@@ -156,7 +166,7 @@ proptest! {
 fn order_and_uses_survive_in_a_snapshot() {
     let (mut index, mut files) = (Index::new(1000), Files::default());
     for number in 0..12 {
-        index.insert(&digest(number), 60, number).unwrap();
+        index.insert(&digest(number), 60, number, None).unwrap();
         (0..number % 5).for_each(|_| assert!(index.touch(&digest(number))));
     }
     assert_eq!(index.victim(&mut |_| false).unwrap().digest, digest(0));
@@ -181,7 +191,7 @@ fn order_and_uses_survive_in_a_snapshot() {
 fn an_old_journal_says_nothing_to_a_new_snapshot() {
     let (mut index, mut files) = (Index::new(MAX_BYTES), Files::default());
     files.write(&mut index);
-    index.insert(&digest(1), 5, 5).unwrap();
+    index.insert(&digest(1), 5, 5, None).unwrap();
     files.write(&mut index);
     let old = files.clone();
     index.remove(&digest(1)).unwrap();
@@ -197,10 +207,57 @@ fn an_old_journal_says_nothing_to_a_new_snapshot() {
 }
 
 #[test]
+fn files_of_the_version_before_are_read_whole_and_written_anew() {
+    let put = |number: u32, place| {
+        Record::Put(Item {
+            digest: digest(number),
+            size_bytes: 10,
+            came_unix: number,
+            upstream: None,
+            place,
+            uses: 1,
+        })
+    };
+    let header = |kind, records| Header { kind, generation: 4, records };
+    let all = [put(1, Place::Small), put(2, Place::Main), put(3, Place::Kept)];
+    let mut files = Files {
+        snapshot: Some(old_file(&header(Kind::Snapshot, 3), &all)),
+        journal: Some(old_file(&header(Kind::Journal, 0), &[Record::Gone(digest(1)), put(5, Place::Small)])),
+    };
+    let (mut index, loaded) = files.read();
+    assert_eq!(loaded, Loaded::Whole);
+    let known = told(&index);
+    let expect = [(2, false), (3, true), (5, false)];
+    assert!(
+        known
+            .iter()
+            .eq(&BTreeMap::from(expect.map(|(number, kept)| (digest(number), (10, number, None, kept)))))
+    );
+    assert!(index.wants_snapshot(), "no journal has records of two versions");
+    files.write(&mut index);
+    assert_eq!(index.insert(&digest(6), 10, 6, upstream(6)), Ok(Place::Small));
+    files.write(&mut index);
+    let (read, loaded) = files.read();
+    assert_eq!((loaded, told(&read)), (Loaded::Whole, told(&index)));
+    assert!(!read.wants_snapshot());
+    assert_eq!(read.get(&digest(6)).unwrap().upstream, Some(Mark::of("2.test")));
+
+    // Cut in its middle it is as good as any that is cut.
+    let journal = old_file(&header(Kind::Journal, 0), &[put(5, Place::Small), put(6, Place::Small)]);
+    files = Files {
+        snapshot: Some(old_file(&header(Kind::Snapshot, 3), &all)),
+        journal: Some(journal[..journal.len() - 3].to_vec()),
+    };
+    let (read, loaded) = files.read();
+    assert!(matches!(loaded, Loaded::Cut { lost_bytes: 50 }), "{loaded:?}");
+    assert_eq!(read.policy.len(), 4);
+}
+
+#[test]
 fn what_is_missing() {
     let (mut index, mut files) = (Index::new(MAX_BYTES), Files::default());
     assert_eq!(files.read().1, Loaded::Fresh);
-    index.insert(&digest(1), 5, 5).unwrap();
+    index.insert(&digest(1), 5, 5, None).unwrap();
     files.write(&mut index);
     assert_eq!(Files { snapshot: None, ..files.clone() }.read().1, Loaded::Rebuild);
     let (read, loaded) = Files { journal: None, ..files.clone() }.read();
@@ -215,7 +272,7 @@ fn a_buffer_that_is_full_makes_the_next_write_a_snapshot() {
     files.write(&mut index);
     let mut number = 0;
     while !index.wants_snapshot() {
-        index.insert(&digest(number), 1, 0).unwrap();
+        index.insert(&digest(number), 1, 0, None).unwrap();
         assert!(index.buffer.len() <= CACHE_JOURNAL_BUFFER_BYTES_MAX);
         number += 1;
     }
@@ -231,7 +288,7 @@ fn a_buffer_that_is_full_makes_the_next_write_a_snapshot() {
 #[test]
 fn a_rebuilding_takes_in_what_is_not_home_in_the_order_of_time() {
     let mut index = Index::new(MAX_BYTES);
-    index.insert(&digest(3), 1, 9000).unwrap();
+    index.insert(&digest(3), 1, 9000, None).unwrap();
     let found = |number: u32| Found {
         digest: digest(number),
         size_bytes: number.into(),
@@ -251,6 +308,7 @@ fn a_rebuilding_takes_in_what_is_not_home_in_the_order_of_time() {
     assert!((0..500).all(|number| index.get(&digest(number)).is_some() == (number % 2 == 1)));
     let came: Vec<u32> = index.policy.items(Place::Main).map(|item| item.came_unix).collect();
     assert!(came.is_sorted() && came.len() == 249);
+    assert!(index.policy.items(Place::Main).all(|item| item.upstream.is_none()), "no file tells it");
     assert_eq!(index.get(&digest(3)).unwrap().came_unix, 9000, "what it knew it knows better");
 }
 

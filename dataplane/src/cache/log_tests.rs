@@ -58,7 +58,7 @@ fn what_was_written_is_there_after_a_restart_and_is_gone_on_with() {
     flush(&mut opened).unwrap();
     for round in 0..5 {
         for number in round * 10..round * 10 + 10 {
-            opened.index.insert(&digest(number), 100, 1).unwrap();
+            opened.index.insert(&digest(number), 100, 1, None).unwrap();
         }
         opened.index.remove(&digest(round * 10)).unwrap();
         let unwritten = opened.index.unwritten(&opened.log);
@@ -78,7 +78,7 @@ fn a_snapshot_is_synced_before_it_has_its_name_and_that_before_the_journal_is_cu
     let (place, faults) = (Place::new(), Faults::recording());
     let mut opened = place.open(&faults);
     flush(&mut opened).unwrap();
-    opened.index.insert(&digest(1), 1, 1).unwrap();
+    opened.index.insert(&digest(1), 1, 1, None).unwrap();
     flush(&mut opened).unwrap();
     faults.take();
     opened.index.want_snapshot();
@@ -95,7 +95,7 @@ fn a_snapshot_is_synced_before_it_has_its_name_and_that_before_the_journal_is_cu
         (Call::Write, JOURNAL),
     ];
     assert_eq!(calls, expect.map(|(call, name)| (call, name.to_owned())));
-    opened.index.insert(&digest(2), 1, 1).unwrap();
+    opened.index.insert(&digest(2), 1, 1, None).unwrap();
     flush(&mut opened).unwrap();
     assert_eq!(faults.take(), [(Call::Write, JOURNAL.to_owned())], "an append is no sync");
 }
@@ -108,9 +108,9 @@ fn after_any_error_nothing_is_missing() {
             for snapshot in [false, true] {
                 let (place, faults) = (Place::new(), Faults::recording());
                 let mut opened = place.open(&faults);
-                opened.index.insert(&digest(1), 1, 1).unwrap();
+                opened.index.insert(&digest(1), 1, 1, None).unwrap();
                 flush(&mut opened).unwrap();
-                opened.index.insert(&digest(2), 1, 1).unwrap();
+                opened.index.insert(&digest(2), 1, 1, None).unwrap();
                 opened.index.remove(&digest(1)).unwrap();
                 if snapshot {
                     opened.index.want_snapshot();
@@ -119,7 +119,7 @@ fn after_any_error_nothing_is_missing() {
                 let failed = flush(&mut opened).is_err();
                 faults.heal();
                 assert_eq!(opened.log.wants_snapshot(), failed, "{call:?} {skip} {snapshot}");
-                opened.index.insert(&digest(3), 1, 1).unwrap();
+                opened.index.insert(&digest(3), 1, 1, None).unwrap();
                 // The process may end here: what it finds then is some moment before.
                 let found = place.open(&Faults::none());
                 let whole = matches!(found.loaded, Loaded::Whole | Loaded::Cut { lost_bytes: 0 });
@@ -147,7 +147,7 @@ fn a_journal_that_is_long_enough_is_cut_by_a_snapshot() {
     let blob = digest(1);
     while !opened.log.wants_snapshot() {
         for _ in 0..1000 {
-            opened.index.insert(&blob, 1, 1).unwrap();
+            opened.index.insert(&blob, 1, 1, None).unwrap();
             opened.index.remove(&blob).unwrap();
         }
         flush(&mut opened).unwrap();
@@ -165,9 +165,9 @@ fn a_journal_that_is_long_enough_is_cut_by_a_snapshot() {
 fn damaged_files_are_found_out_and_replaced() {
     let place = Place::new();
     let mut opened = place.open(&Faults::none());
-    opened.index.insert(&digest(1), 1, 1).unwrap();
+    opened.index.insert(&digest(1), 1, 1, None).unwrap();
     flush(&mut opened).unwrap();
-    opened.index.insert(&digest(2), 1, 1).unwrap();
+    opened.index.insert(&digest(2), 1, 1, None).unwrap();
     flush(&mut opened).unwrap();
     drop(opened);
     // A power cut that left the length and took the bytes.

@@ -23,6 +23,7 @@ use crate::limits::{
     CACHE_ENTRIES_MAX, CACHE_GHOST_MIN, CACHE_PAGE_LOOKS_MAX, CACHE_PINS_MAX, CACHE_PROMOTION_USES,
     CACHE_SMALL_PERCENT, CACHE_USES_MAX, CACHE_VICTIM_LOOKS_MAX,
 };
+use crate::mark::Mark;
 
 /// What of cached blobs stays, and what goes.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Item {
     pub size_bytes: u64,
     /// When it was whole, seconds since 1970; 0: not yet.
     pub came_unix: u32,
+    /// Where it came from. `None`: it came not yet, or an index was lost since.
+    pub upstream: Option<Mark>,
     /// Its list.
     pub place: Place,
     /// Uses since the policy last asked, up to [`CACHE_USES_MAX`].
@@ -127,7 +130,13 @@ impl Policy {
     /// A blob is here, whole: a fill has ended well, or a file was found that nobody knew. Tells where it was put.
     ///
     /// Errors: as [`Policy::fill`].
-    pub fn insert(&mut self, digest: &Digest, size_bytes: u64, came_unix: u32) -> Result<Place, Refused> {
+    pub fn insert(
+        &mut self,
+        digest: &Digest,
+        size_bytes: u64,
+        came_unix: u32,
+        upstream: Option<Mark>,
+    ) -> Result<Place, Refused> {
         let id = match self.entries.find(digest) {
             None => self.put(digest, size_bytes, came_unix, Place::Small, 0)?,
             Some(id) if self.entries.get(id).place == Place::Filling => self.resize(id, size_bytes)?,
@@ -135,7 +144,8 @@ impl Policy {
         };
         let came_back = self.ghost.take(self.entries.tag(digest));
         let place = if came_back { Place::Main } else { Place::Small };
-        self.entries.get_mut(id).came_unix = came_unix;
+        let entry = self.entries.get_mut(id);
+        (entry.came_unix, entry.upstream) = (came_unix, upstream);
         self.entries.move_newest(id, place);
         Ok(place)
     }
@@ -145,12 +155,13 @@ impl Policy {
     /// Errors: [`Refused::Full`].
     pub(super) fn restore(&mut self, item: &Item) -> Result<(), Refused> {
         let Some(id) = self.entries.find(&item.digest) else {
-            self.put(&item.digest, item.size_bytes, item.came_unix, item.place, item.uses)?;
+            let id = self.put(&item.digest, item.size_bytes, item.came_unix, item.place, item.uses)?;
+            self.entries.get_mut(id).upstream = item.upstream;
             return Ok(());
         };
         self.resize(id, item.size_bytes)?;
         let entry = self.entries.get_mut(id);
-        (entry.came_unix, entry.uses) = (item.came_unix, item.uses);
+        (entry.came_unix, entry.upstream, entry.uses) = (item.came_unix, item.upstream, item.uses);
         self.entries.move_newest(id, item.place);
         Ok(())
     }
@@ -368,6 +379,7 @@ impl Policy {
             digest: self.entries.digest(id),
             size_bytes: entry.size_bytes,
             came_unix: entry.came_unix,
+            upstream: entry.upstream,
             place: entry.place,
             uses: entry.uses,
         }

@@ -176,7 +176,7 @@ proptest! {
                 }
                 Step::Insert(number, size) => {
                     let filling = naive.filling.iter().any(|row| row.number == number);
-                    let result = policy.insert(&digest(number), size, 9);
+                    let result = policy.insert(&digest(number), size, 9, None);
                     if filling || !naive.has(number) {
                         naive.insert(number, size);
                         let small = naive.small.iter().any(|row| row.number == number);
@@ -248,27 +248,27 @@ proptest! {
 #[test]
 fn what_came_once_goes_and_what_comes_back_stays() {
     let mut policy = Policy::new(100);
-    assert_eq!(policy.insert(&digest(1), 10, 0), Ok(Place::Small));
-    assert_eq!(policy.insert(&digest(2), 10, 0), Ok(Place::Small));
+    assert_eq!(policy.insert(&digest(1), 10, 0, None), Ok(Place::Small));
+    assert_eq!(policy.insert(&digest(2), 10, 0, None), Ok(Place::Small));
     assert!(policy.touch(&digest(2)));
     let victim = policy.victim(&mut nobody).unwrap();
     assert_eq!(victim, Victim { digest: digest(1), size_bytes: 10, is_busy: false });
     assert_eq!(policy.get(&digest(1)).unwrap().place, Place::Evicting);
-    assert_eq!(policy.insert(&digest(1), 10, 0), Err(Refused::Known), "its name may still be there");
+    assert_eq!(policy.insert(&digest(1), 10, 0, None), Err(Refused::Known), "its name may still be there");
     policy.remove(&digest(1)).unwrap();
-    assert_eq!(policy.insert(&digest(1), 10, 0), Ok(Place::Main), "the ghost knew it");
-    assert_eq!(policy.insert(&digest(3), 10, 0), Ok(Place::Small));
+    assert_eq!(policy.insert(&digest(1), 10, 0, None), Ok(Place::Main), "the ghost knew it");
+    assert_eq!(policy.insert(&digest(3), 10, 0, None), Ok(Place::Small));
 }
 
 #[test]
 fn the_ghost_has_as_many_as_main() {
     let mut policy = Policy::new(10_000);
     for number in 0..50 {
-        policy.insert(&digest(number), 100, 0).unwrap();
+        policy.insert(&digest(number), 100, 0, None).unwrap();
         policy.touch(&digest(number));
     }
     for number in 50..500 {
-        policy.insert(&digest(number), 100, 0).unwrap();
+        policy.insert(&digest(number), 100, 0, None).unwrap();
         if policy.cached_bytes() > 10_000 {
             let victim = policy.victim(&mut nobody).unwrap();
             policy.remove(&victim.digest).unwrap();
@@ -283,11 +283,12 @@ fn the_ghost_has_as_many_as_main() {
 fn a_running_fill_takes_from_the_small_queue_first_and_then_from_main() {
     let mut policy = Policy::new(1000);
     for number in 0..17 {
-        let item = Item { digest: digest(number), size_bytes: 50, came_unix: 0, place: Place::Main, uses: 1 };
+        let (digest, place) = (digest(number), Place::Main);
+        let item = Item { digest, size_bytes: 50, came_unix: 0, upstream: None, place, uses: 1 };
         policy.restore(&item).unwrap();
     }
-    policy.insert(&digest(20), 50, 0).unwrap();
-    policy.insert(&digest(21), 50, 0).unwrap();
+    policy.insert(&digest(20), 50, 0, None).unwrap();
+    policy.insert(&digest(21), 50, 0, None).unwrap();
     policy.fill(&digest(22), 300).unwrap();
     let next = |policy: &mut Policy| {
         let digest = policy.victim(&mut nobody).unwrap().digest;
@@ -306,8 +307,8 @@ fn a_running_fill_takes_from_the_small_queue_first_and_then_from_main() {
 fn a_large_file_goes_first_when_its_readers_have_left_and_it_was_of_no_other_use() {
     for (uses, first) in [(0, 9), (1, 0)] {
         let mut policy = Policy::new(1000);
-        (0..5).for_each(|number| assert!(policy.insert(&digest(number), 50, 0).is_ok()));
-        policy.insert(&digest(9), 101, 0).unwrap();
+        (0..5).for_each(|number| assert!(policy.insert(&digest(number), 50, 0, None).is_ok()));
+        policy.insert(&digest(9), 101, 0, None).unwrap();
         (0..uses).for_each(|_| assert!(policy.touch(&digest(9))));
         policy.released(&digest(9));
         policy.released(&digest(1));
@@ -318,7 +319,7 @@ fn a_large_file_goes_first_when_its_readers_have_left_and_it_was_of_no_other_use
 #[test]
 fn what_is_read_goes_last_and_what_is_pinned_or_kept_never() {
     let mut policy = Policy::new(100);
-    (0..4).for_each(|number| assert!(policy.insert(&digest(number), 10, 0).is_ok()));
+    (0..4).for_each(|number| assert!(policy.insert(&digest(number), 10, 0, None).is_ok()));
     assert_eq!(policy.pin(&digest(0)), Ok(Some(Place::Small)));
     assert!(policy.keep(&digest(1), true));
     let mut is_busy = |other: &Digest| *other == digest(2);
@@ -338,7 +339,7 @@ fn what_is_read_goes_last_and_what_is_pinned_or_kept_never() {
     // A pin that came before its blob.
     assert_eq!(policy.pin(&digest(5)), Ok(None));
     assert_eq!(policy.pin(&digest(5)), Ok(None));
-    policy.insert(&digest(5), 10, 0).unwrap();
+    policy.insert(&digest(5), 10, 0, None).unwrap();
     policy.unpin(&digest(5));
     assert_eq!(policy.victim(&mut nobody), None);
     policy.unpin(&digest(5));
@@ -351,7 +352,7 @@ fn a_choice_looks_at_a_bounded_number_of_entries() {
     // Without a share of its own the small queue is always the first to give some up.
     let mut policy = Policy::new(0);
     for number in 0..many {
-        policy.insert(&digest(number), 1, 0).unwrap();
+        policy.insert(&digest(number), 1, 0, None).unwrap();
     }
     let mut asked = 0;
     let victim = policy.victim(&mut |_| {
@@ -386,11 +387,11 @@ fn pins_are_bounded() {
 #[test]
 fn sums_never_overflow() {
     let mut policy = Policy::new(u64::MAX);
-    policy.insert(&digest(1), u64::MAX - 5, 0).unwrap();
-    assert_eq!(policy.insert(&digest(2), 6, 0), Err(Refused::Full));
+    policy.insert(&digest(1), u64::MAX - 5, 0, None).unwrap();
+    assert_eq!(policy.insert(&digest(2), 6, 0, None), Err(Refused::Full));
     policy.fill(&digest(2), 5).unwrap();
-    assert_eq!(policy.insert(&digest(2), 6, 0), Err(Refused::Full));
-    assert_eq!(policy.insert(&digest(2), 4, 0), Ok(Place::Small));
+    assert_eq!(policy.insert(&digest(2), 6, 0, None), Err(Refused::Full));
+    assert_eq!(policy.insert(&digest(2), 4, 0, None), Ok(Place::Small));
     assert_eq!(policy.cached_bytes(), u64::MAX - 1);
 }
 
@@ -399,7 +400,7 @@ fn pages_are_all_entries_and_each_looks_at_few() {
     let mut policy = Policy::new(u64::MAX);
     let count = 2 * CACHE_PAGE_LOOKS_MAX as u32 + 77;
     for number in 0..count {
-        policy.insert(&digest(number), 1, 1).unwrap();
+        policy.insert(&digest(number), 1, 1, None).unwrap();
     }
     // Most of the first numbers are free.
     for number in 0..CACHE_PAGE_LOOKS_MAX as u32 + 10 {
@@ -414,7 +415,7 @@ fn pages_are_all_entries_and_each_looks_at_few() {
         assert!(items.len() <= 10 && next.is_none_or(|next| next > at && next - at <= CACHE_PAGE_LOOKS_MAX));
         assert!(items.iter().all(|item| seen.insert(item.digest)), "none twice");
         // What comes meanwhile may be told or not; what is here is.
-        policy.insert(&digest(1_000_000 + at as u32), 1, 1).unwrap();
+        policy.insert(&digest(1_000_000 + at as u32), 1, 1, None).unwrap();
         after = next;
     }
     assert!((CACHE_PAGE_LOOKS_MAX as u32 + 10..count).all(|number| seen.contains(&digest(number))));

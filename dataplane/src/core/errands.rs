@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use control::{Answer, CacheAsk, CacheStat, FillEnd, Lane, Purged, Wanted};
+use control::{Answer, CacheAsk, CacheStat, FillEnd, Lane, Purged, UpstreamStat, Wanted};
 use oci::{Digest, Problem, Selected, Span};
 
 use super::Core;
@@ -34,7 +34,9 @@ pub async fn errands(core: Rc<Core>, mut lane: Lane<CacheAsk>) {
         // Who asked may be gone, which is no error.
         match ask {
             CacheAsk::Stat { answer } => {
-                let stat = CacheStat { upstreams: core.fills.stat(), ..core.store.cache_stat() };
+                let with = |(stat, evictions)| UpstreamStat { evictions, ..stat };
+                let upstreams = core.fills.stat().into_iter().zip(core.store.evictions()).map(with).collect();
+                let stat = CacheStat { upstreams, ..core.store.cache_stat() };
                 let _ = answer.send(Ok(stat));
             }
             CacheAsk::List { after, most, answer } => {

@@ -49,6 +49,8 @@ impl FillCounters {
             running: get(&self.running),
             fetched_bytes: get(&self.fetched_bytes),
             served_bytes: get(&self.served_bytes),
+            // Evictions are the store's.
+            ..UpstreamStat::default()
         }
     }
 }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use oci::Namespaces;
 
+use crate::mark::Mark;
+
 /// Nobody, one upstream, or several.
 #[derive(Default)]
 pub(super) struct Givers(AtomicU32);
@@ -15,12 +17,12 @@ const NOBODY: u32 = 0;
 const SEVERAL: u32 = u32::MAX;
 
 impl Givers {
-    /// Those whose [`mark`]s a journal has. What is not configured any more is as good as several.
+    /// Those whose [`Mark`]s a journal has. What is nobody's any more is as good as several.
     pub(super) fn marked(marks: impl IntoIterator<Item = u32>, namespaces: &Namespaces) -> Givers {
         let givers = Givers::default();
         for found in marks {
-            match namespaces.iter().position(|namespace| mark(&namespace.ns) == found) {
-                Some(upstream) => givers.add(upstream as u16),
+            match Mark::read(found).and_then(|mark| mark.upstream(namespaces)) {
+                Some(upstream) => givers.add(upstream),
                 None => givers.0.store(SEVERAL, Ordering::SeqCst),
             }
         }
@@ -43,24 +45,10 @@ impl Givers {
     }
 }
 
-/// What stands for an upstream in journals: its number is of one process alone.
-pub(super) fn mark(ns: &str) -> u32 {
-    crc32fast::hash(ns.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
-    use oci::Namespace;
-
     use super::*;
-
-    fn namespaces() -> Namespaces {
-        let mut namespaces = Namespaces::default();
-        for ns in ["a.test", "b.test"] {
-            namespaces.add(Namespace { ns: ns.into(), prefix: ns.into(), adds_library: false }).unwrap();
-        }
-        namespaces
-    }
+    use crate::mark::tests::{ALIKE, namespaces};
 
     #[test]
     fn one_is_alone_until_another_comes() {
@@ -78,11 +66,11 @@ mod tests {
 
     #[test]
     fn a_mark_is_found_by_its_name_and_an_unknown_one_is_nobody_s() {
-        let namespaces = namespaces();
-        let of = |marks: &[&str]| Givers::marked(marks.iter().map(|ns| mark(ns)), &namespaces);
+        let all = namespaces(&["a.test", "b.test", ALIKE[0], ALIKE[1]]);
+        let of = |marks: &[&str]| Givers::marked(marks.iter().map(|ns| Mark::of(ns).number()), &all);
         assert!(of(&["b.test", "b.test"]).are_only(1) && !of(&["b.test"]).are_only(0));
         assert!(of(&[]).are_only(0));
-        for several in [&["a.test", "b.test"][..], &["gone.test"], &["gone.test", "a.test"]] {
+        for several in [&["a.test", "b.test"][..], &["gone.test"], &["gone.test", "a.test"], &ALIKE[..1]] {
             assert!(!of(several).are_only(0) && !of(several).are_only(1), "{several:?}");
         }
     }

@@ -64,6 +64,7 @@ use crate::{
     cache::Lease,
     io::{Fs, Io, unix_time},
     limits::{FILLS_MAX, PUSH_ROOM_BYTES},
+    mark::Mark,
     running::Pinned,
     store::Store,
 };
@@ -260,9 +261,9 @@ impl Fills {
         self.counters.get(usize::from(origin.upstream))
     }
 
-    /// What stands for the origin's upstream in journals.
-    fn mark_of(&self, origin: &Origin) -> u32 {
-        self.of(origin).map_or(0, |counters| givers::mark(&counters.ns))
+    /// What stands for the origin's upstream in files.
+    fn mark_of(&self, origin: &Origin) -> Option<Mark> {
+        self.of(origin).map(|counters| Mark::of(&counters.ns))
     }
 
     /// A blob of this origin was asked for and had its name.

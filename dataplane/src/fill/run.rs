@@ -439,7 +439,8 @@ async fn verify(runner: &Runner, fill: &Arc<Fill>, counters: Option<&FillCounter
     }
     lease.shrink(tail.offset);
     let is_pinned = runner.fills.is_pinned(&runner.origin);
-    let filled = Filled { digest: fill.digest, size_bytes: tail.offset, files, lease, is_pinned };
+    let upstream = runner.fills.mark_of(&runner.origin);
+    let filled = Filled { digest: fill.digest, size_bytes: tail.offset, upstream, files, lease, is_pinned };
     if let Err(problem) = runner.store.keep(&runner.io, filled).await {
         tracing::warn!(digest = %fill.digest, why = problem.message(), "a filled blob was not kept");
     }

@@ -210,7 +210,7 @@ impl<'a> Writer<'a> {
             let files = self.files.clone();
             let record = self.fill.records.fetch_add(1, Ordering::Relaxed);
             // One that is not written is a chunk that is fetched again after a restart.
-            let giver = self.runner.fills.mark_of(&self.runner.origin);
+            let giver = self.runner.fills.mark_of(&self.runner.origin).map_or(0, |mark| mark.number());
             drop(self.runner.io.fs(move |fs| files.record(fs, record, chunk, crc, giver)));
         }
         match (self.party, chunk) {

@@ -26,21 +26,21 @@ impl Ages {
         self.sum_s.fetch_add(age_s, Ordering::Relaxed);
     }
 
-    /// Appends the family as OpenMetrics text.
-    pub fn render(&self, out: &mut String) {
-        const NAME: &str = "gantry_store_evicted_age_seconds";
-        out.push_str(&format!(
-            "# TYPE {NAME} histogram\n# UNIT {NAME} seconds\n\
-             # HELP {NAME} How long blobs of upstreams had been here when they went for others.\n"
-        ));
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Appends the samples of the family `name` that have this label, as OpenMetrics text.
+    pub fn render(&self, name: &str, label: &str, out: &mut String) {
         let mut count = 0;
         for (at, bucket) in self.buckets.iter().enumerate() {
             count += bucket.load(Ordering::Relaxed);
             let le = BOUNDS_S.get(at).map_or("+Inf".to_owned(), |bound_s| format!("{bound_s}.0"));
-            let _all = writeln!(out, "{NAME}_bucket{{le=\"{le}\"}} {count}");
+            let _all = writeln!(out, "{name}_bucket{{{label},le=\"{le}\"}} {count}");
         }
         let sum_s = self.sum_s.load(Ordering::Relaxed);
-        let _all = write!(out, "{NAME}_count {count}\n{NAME}_sum {sum_s}\n");
+        let _all = write!(out, "{name}_count{{{label}}} {count}\n{name}_sum{{{label}}} {sum_s}\n");
     }
 }
 
@@ -55,11 +55,12 @@ mod tests {
             ages.note(age_s);
         }
         let mut out = String::new();
-        ages.render(&mut out);
+        ages.render("age", "of=\"a\"", &mut out);
         for line in ["le=\"60.0\"} 2", "le=\"600.0\"} 3", "le=\"7776000.0\"} 3", "le=\"+Inf\"} 4"] {
-            assert!(out.lines().any(|have| have.ends_with(line)), "{line}\n{out}");
+            assert!(out.lines().any(|have| have == format!("age_bucket{{of=\"a\",{line}")), "{line}\n{out}");
         }
         let sum_s = 60 + 61 + 100 * 86_400;
-        assert!(out.ends_with(&format!("seconds_count 4\ngantry_store_evicted_age_seconds_sum {sum_s}\n")));
+        assert!(out.ends_with(&format!("age_count{{of=\"a\"}} 4\nage_sum{{of=\"a\"}} {sum_s}\n")));
+        assert_eq!(ages.count(), 4);
     }
 }

@@ -130,10 +130,10 @@ impl Cached {
 
     /// What was filled has its name now.
     pub(super) fn named(&self, filled: &Filled) {
-        let Filled { digest, size_bytes, lease, is_pinned, .. } = filled;
+        let Filled { digest, size_bytes, upstream, lease, is_pinned, .. } = filled;
         let mut books = self.books();
         let now_unix = u32::try_from(unix_time()).unwrap_or(u32::MAX);
-        if books.index.insert(digest, *size_bytes, now_unix).is_ok() {
+        if books.index.insert(digest, *size_bytes, now_unix, *upstream).is_ok() {
             books.leases.linked(digest, lease);
             if *is_pinned {
                 books.index.keep(digest, true);
@@ -313,9 +313,8 @@ impl Shared {
     /// `false`: it is home, and stays.
     fn evict_one(&self, control: &Control, digest: &Digest) -> Result<bool, Problem> {
         let Some(item) = self.unname(control, digest)? else { return Ok(false) };
-        let counters = &self.counters;
-        counters.evictions.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        counters.evicted_ages.note(unix_time().saturating_sub(u64::from(item.came_unix)));
+        let age_s = unix_time().saturating_sub(u64::from(item.came_unix));
+        self.counters.evictions.note(item.upstream, age_s);
         Ok(true)
     }
 

@@ -33,6 +33,7 @@ use crate::{
         BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, EVICTIONS_WAITING_MAX, FILLED_WAIT_TIME, PURGES_WAITING_MAX,
         SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN, SYNCFS_REST, SYNCS_AT_ONCE,
     },
+    mark::Mark,
 };
 
 /// An upload whose digest was found right and whose last write has ended.
@@ -49,6 +50,8 @@ pub struct Filled {
     pub digest: Digest,
     /// Their number.
     pub size_bytes: u64,
+    /// Whose answer brought the last of them.
+    pub upstream: Option<Mark>,
     /// Where they are.
     pub files: FillFiles,
     /// What they take, exactly.

@@ -17,6 +17,7 @@
 mod ages;
 mod cached;
 mod doctor;
+mod evictions;
 mod keeper;
 mod operator;
 mod record;
@@ -39,7 +40,7 @@ use std::{
 };
 
 use control::{Control, DiskHealth, Epoch, Epochs, Principal, Writes};
-use oci::{Algorithm, Digest, Hasher, Problem, RepositoryName, UploadId};
+use oci::{Algorithm, Digest, Hasher, Namespaces, Problem, RepositoryName, UploadId};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -51,6 +52,7 @@ use crate::{
 pub use ages::Ages;
 pub use cached::{CacheSize, Evicted};
 pub use doctor::{Cleared, clear_disk_error, disk_error_marked, mark_disk_error};
+pub use evictions::Evictions;
 pub use keeper::Filled;
 pub use record::{Record, Step, Told, read as read_records};
 pub use start::open;
@@ -62,7 +64,7 @@ use sessions::{Files, Open, Sessions, remove_upload};
 use suspects::Suspects;
 
 /// What the store is opened with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StoreSettings {
     /// The larger of this and a hundredth of the volume is kept free for metadata and deletes; in bytes.
     pub reserve_bytes_min: u64,
@@ -72,6 +74,8 @@ pub struct StoreSettings {
     pub blob_bytes_max: u64,
     /// What the blobs of upstreams may take.
     pub cache: CacheSize,
+    /// The upstreams by name.
+    pub namespaces: Arc<Namespaces>,
 }
 
 /// The blobs and the upload sessions of one data directory. All cores share it.
@@ -111,12 +115,10 @@ pub struct StoreCounters {
     pub volume_syncs: AtomicU64,
     /// fsync of a directory.
     pub directory_syncs: AtomicU64,
-    /// Blobs of upstreams that went for others.
-    pub evictions: AtomicU64,
+    /// Blobs of upstreams that went for others, and how long they had been here.
+    pub evictions: Evictions,
     /// Blobs of upstreams that an operator had go.
     pub purges: AtomicU64,
-    /// How long those that went for others had been here.
-    pub evicted_ages: Ages,
     /// Blobs of upstreams that are here.
     pub cached_blobs: AtomicU64,
     /// Their bytes.

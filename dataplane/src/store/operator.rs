@@ -43,10 +43,15 @@ impl Store {
             pinned,
             pinned_bytes,
             filling,
-            evictions: counters.evictions.load(Ordering::Relaxed),
+            evictions: counters.evictions.count(),
             purges: counters.purges.load(Ordering::Relaxed),
             upstreams: Vec::new(),
         }
+    }
+
+    /// How many blobs of each upstream went for want of room, in the order of the configuration, and of none.
+    pub fn evictions(&self) -> impl Iterator<Item = u64> {
+        self.shared.counters.evictions.counts()
     }
 
     /// Some entries of the cache: see [`control::CacheAsk::List`].

@@ -12,7 +12,7 @@ use control::{Epochs, Refusal, Writes};
 use oci::{Algorithm, Digest, Hasher, Problem, UploadId};
 
 use super::{
-    Shared, Store, StoreCounters, StoreSettings, UPLOADS, blob_directory, blob_path,
+    Evictions, Shared, Store, StoreCounters, StoreSettings, UPLOADS, blob_directory, blob_path,
     cached::Cached,
     doctor::disk_error_marked,
     keeper::Queue,
@@ -64,6 +64,7 @@ pub fn open(
     }
     reconcile(&fs, linked, home)?;
     let (cached, log) = Cached::open(&fs, settings.cache)?;
+    let evictions = Evictions::of(settings.namespaces.clone());
     let shared = Shared {
         filesystem: fs.filesystem()?,
         fs,
@@ -76,7 +77,7 @@ pub fn open(
         cached,
         suspects: Suspects::default(),
         queue: Queue::default(),
-        counters: StoreCounters::default(),
+        counters: StoreCounters { evictions, ..StoreCounters::default() },
     };
     Ok(Store { shared: Arc::new(shared), log: Mutex::new(Some(log)) })
 }

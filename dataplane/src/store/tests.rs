@@ -26,6 +26,7 @@ where
         upload_expiry: expiry,
         blob_bytes_max: 1 << 20,
         cache: crate::CacheSize::NONE,
+        namespaces: Arc::default(),
     };
     let writes = Arc::new(Writes::allowed(Box::new(|_, _| {})));
     let store = open(disk.clone(), settings, writes, &mut |_| Ok(Vec::new())).unwrap();

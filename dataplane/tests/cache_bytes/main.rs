@@ -38,7 +38,7 @@ fn adopt(index: &mut Index, algorithm: Algorithm, number: usize) -> Result<(), R
 fn fill_ghost(index: &mut Index, algorithm: Algorithm, from: usize, many: usize) {
     for number in from..from + many {
         let digest = digest(algorithm, number);
-        if index.insert(&digest, 1 << 20, 0).unwrap() == Place::Small {
+        if index.insert(&digest, 1 << 20, 0, None).unwrap() == Place::Small {
             assert_eq!(index.victim(&mut |_| false).unwrap().digest, digest);
         }
         // One in some thousands has the fingerprint of another.

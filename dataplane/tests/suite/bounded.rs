@@ -212,9 +212,10 @@ fn space_is_allocated_in_steps_for_large_bodies_only() {
         upload_expiry: Duration::from_secs(3600),
         blob_bytes_max: 4 * ALLOCATE_BYTES,
         cache: dataplane::CacheSize::NONE,
+        namespaces: Arc::default(),
     };
     for leg in legs() {
-        let rig = Rig::set(Arc::new(Place::new()), Shared::default(), settings);
+        let rig = Rig::set(Arc::new(Place::new()), Shared::default(), settings.clone());
         rig.on_core(leg, |io, store, faults| async move {
             for (declared, pushes) in [
                 (ALLOCATE_ABOVE_BYTES, vec![(1, 0)]),

@@ -68,7 +68,7 @@ fn s3_fifo(trace: &[Get], max_bytes: u64) -> Score {
             used -= victim.size_bytes;
         }
         used += get.size;
-        index.insert(&digest, get.size, 0).unwrap();
+        index.insert(&digest, get.size, 0, None).unwrap();
         index.released(&digest);
         assert_eq!(index.policy().cached_bytes(), used);
     }

@@ -121,6 +121,7 @@ impl Rig {
                 upload_expiry,
                 blob_bytes_max,
                 cache: dataplane::CacheSize::NONE,
+                namespaces: Arc::default(),
             },
         )
     }

@@ -232,6 +232,7 @@ fn what_is_promised_to_one_is_not_promised_to_another() {
         upload_expiry: Duration::from_secs(3600),
         blob_bytes_max: u64::MAX / 4,
         cache: dataplane::CacheSize::NONE,
+        namespaces: Arc::default(),
     };
     let rig = Rig::set(Arc::new(Place::new()), Shared::default(), settings);
     let disk = rig.store.disk();

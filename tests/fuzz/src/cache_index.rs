@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dataplane::{
     limits::CACHE_FRAME_BYTES_MAX,
-    testing::{Index, IndexRecord, Kind, Loaded, Place, Unwritten, read_frames},
+    testing::{Index, IndexRecord, Kind, Loaded, Mark, Place, Unwritten, read_frames},
 };
 use oci::Digest;
 
@@ -13,7 +13,11 @@ use super::{cuts, record::checksum};
 const MAX_BYTES: u64 = 1 << 30;
 const HEADER_BYTES: usize = 8 + 26;
 
-/// The input is a snapshot and a journal; and once more the payload of a frame, to which head and checksum are added.
+/// Records of the first have no upstream.
+const VERSIONS: [u8; 2] = [1, 2];
+
+/// The input is a snapshot and a journal; and once more the payload of a frame of each version, to which head and checksum
+/// are added.
 pub fn cache_index(bytes: &[u8]) {
     for kind in [Kind::Snapshot, Kind::Journal] {
         check_whole(bytes, kind);
@@ -25,44 +29,53 @@ pub fn cache_index(bytes: &[u8]) {
             || loaded == Loaded::Cut { lost_bytes: bytes.len() as u64 }
     );
 
-    let generation = bytes.len() as u64;
-    let payload = &bytes[..bytes.len().min(CACHE_FRAME_BYTES_MAX)];
-    let mut journal = header(Kind::Journal, generation);
+    for version in VERSIONS {
+        check_payload(&bytes[..bytes.len().min(CACHE_FRAME_BYTES_MAX)], version);
+    }
+}
+
+fn check_payload(payload: &[u8], version: u8) {
+    let is_old = version == VERSIONS[0];
+    let generation = payload.len() as u64;
+    let mut journal = header(Kind::Journal, generation, version);
     let before = journal.len();
     push_frame(&mut journal, generation, payload);
-    let mut model: BTreeMap<Digest, (u64, Place)> = BTreeMap::new();
+    let mut model: BTreeMap<Digest, (u64, Place, Option<Mark>)> = BTreeMap::new();
     let read = read_frames(&journal, Kind::Journal, &mut |record| {
         match record {
             IndexRecord::Put(item) => {
-                _ = model.insert(item.digest, (item.size_bytes % MAX_BYTES, item.place))
+                _ = model.insert(item.digest, (item.size_bytes % MAX_BYTES, item.place, item.upstream))
             }
             IndexRecord::Gone(digest) => _ = model.remove(&digest),
         }
         true
     });
-    assert_eq!(read.is_damaged, read.whole_bytes < journal.len());
+    assert_eq!((read.is_damaged, read.is_old), (read.whole_bytes < journal.len(), is_old));
     assert!([before, journal.len()].contains(&read.whole_bytes), "one frame is whole, or is not");
     for cut in cuts(journal.len()) {
         let read = read_frames(&journal[..cut], Kind::Journal, &mut |_| panic!("the one frame is cut"));
         assert_eq!(read.whole_bytes, if cut < before { 0 } else { before });
     }
 
-    let empty = header(Kind::Snapshot, generation);
+    let empty = header(Kind::Snapshot, generation, version);
     let (mut index, loaded) = Index::read(Some(&empty), Some(&journal), MAX_BYTES);
     assert!(loaded == Loaded::Whole || read.is_damaged || sums_overflow(&journal));
     if loaded == Loaded::Whole {
         assert_eq!(index.policy().len(), model.len());
-        for (digest, (size, place)) in &model {
+        for (digest, told) in &model {
             let item = index.get(digest).expect("it was put in");
-            assert_eq!((item.size_bytes % MAX_BYTES, item.place), (*size, *place));
+            assert_eq!((item.size_bytes % MAX_BYTES, item.place, item.upstream), *told);
+            assert!(item.upstream.is_none() || !is_old);
         }
+        assert_eq!(index.wants_snapshot(), is_old);
     }
     // What was read is written and read again.
     let places = [Place::Small, Place::Main, Place::Kept];
     let items = |index: &Index| places.map(|place| index.policy().items(place).collect::<Vec<_>>());
     let Unwritten::Snapshot { generation, bytes } = index.snapshot() else { panic!("a snapshot is one") };
-    let (again, loaded) = Index::read(Some(&bytes), Some(&header(Kind::Journal, generation)), MAX_BYTES);
-    assert_eq!(loaded, Loaded::Whole);
+    let journal = header(Kind::Journal, generation, VERSIONS[1]);
+    let (again, loaded) = Index::read(Some(&bytes), Some(&journal), MAX_BYTES);
+    assert!(loaded == Loaded::Whole && !again.wants_snapshot());
     assert_eq!(items(&again), items(&index));
 }
 
@@ -105,9 +118,9 @@ fn check_whole(bytes: &[u8], kind: Kind) {
     }
 }
 
-fn header(kind: Kind, generation: u64) -> Vec<u8> {
-    let mut payload = b"gantry-c\x01".to_vec();
-    payload.push(u8::from(kind == Kind::Journal));
+fn header(kind: Kind, generation: u64, version: u8) -> Vec<u8> {
+    let mut payload = b"gantry-c".to_vec();
+    payload.extend_from_slice(&[version, u8::from(kind == Kind::Journal)]);
     payload.extend_from_slice(&generation.to_le_bytes());
     payload.extend_from_slice(&[0; 8]);
     let mut file = Vec::new();

@@ -9,6 +9,7 @@ mod cache;
 mod cases;
 mod clients;
 mod completion;
+mod evicted;
 mod eviction;
 mod faults;
 mod herd;
