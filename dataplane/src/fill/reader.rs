@@ -144,6 +144,11 @@ impl Reader {
         }
     }
 
+    /// Whether that was said of it.
+    pub fn has_left(&self) -> bool {
+        !self.is_counted
+    }
+
     /// Its length in bytes, if anybody has told it.
     pub fn size_bytes(&self) -> Option<u64> {
         self.fill.size_bytes.get().copied().or(self.runner.size_bytes)
