@@ -253,6 +253,12 @@ impl Reader {
 
     /// `None`: not yet, or it goes in order now.
     async fn ready_ahead(&mut self, first: Span) -> Result<Option<Ready>, Problem> {
+        let Progress { state, failures, .. } = *self.progress.borrow();
+        if state == State::Running && self.fill.ahead().has_no_ranges() {
+            // Maybe the run has brought it already: its end is held back all the same.
+            self.turns_in_order(failures);
+            return Ok(None);
+        }
         let is_there = self.end(first).is_none_or(|end| end > first.start);
         if !self.is_ahead() {
             return Ok(None);
