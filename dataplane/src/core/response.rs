@@ -53,10 +53,12 @@ pub enum Cut {
     Unreadable(io::Error),
     /// What is missing of an upstream's blob does not come.
     Unfilled(Problem),
+    /// The client, so that what is missing was not fetched for it.
+    Left,
 }
 
 impl Cut {
-    /// Of the answer that has this file.
+    /// Of the answer that has this file. To leave is a client's right.
     pub fn log(&self, blob: &str) {
         match self {
             Cut::Unreadable(error) => {
@@ -70,6 +72,7 @@ impl Cut {
                     "the rest of an upstream's blob does not come; its connection is cut"
                 );
             }
+            Cut::Left => {}
         }
     }
 }
@@ -282,7 +285,8 @@ impl Response {
                     reader.advance(part.span).await
                 }
             };
-            match advance.map_err(Cut::Unfilled)? {
+            let cut = |problem| if reader.has_left() { Cut::Left } else { Cut::Unfilled(problem) };
+            match advance.map_err(cut)? {
                 Advance::Look => {}
                 Advance::Pass(pass) => {
                     let Body::File(mut part) = std::mem::replace(&mut self.body, Body::Empty) else {

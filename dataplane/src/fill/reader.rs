@@ -144,6 +144,11 @@ impl Reader {
         }
     }
 
+    /// Whether that was said of it.
+    pub fn has_left(&self) -> bool {
+        !self.is_counted
+    }
+
     /// Its length in bytes, if anybody has told it.
     pub fn size_bytes(&self) -> Option<u64> {
         self.fill.size_bytes.get().copied().or(self.runner.size_bytes)
@@ -248,6 +253,12 @@ impl Reader {
 
     /// `None`: not yet, or it goes in order now.
     async fn ready_ahead(&mut self, first: Span) -> Result<Option<Ready>, Problem> {
+        let Progress { state, failures, .. } = *self.progress.borrow();
+        if state == State::Running && self.fill.ahead().has_no_ranges() {
+            // Maybe the run has brought it already: its end is held back all the same.
+            self.turns_in_order(failures);
+            return Ok(None);
+        }
         let is_there = self.end(first).is_none_or(|end| end > first.start);
         if !self.is_ahead() {
             return Ok(None);

@@ -154,10 +154,14 @@ pub fn fetched(fetches: &Fetches) -> Vec<(u64, Option<u64>)> {
     fetches.lock().unwrap().clone()
 }
 
-/// Reads an answer that never becomes whole.
+/// Reads an answer that never becomes whole, or the failure itself: on a busy machine that is known before the answer
+/// could begin.
 #[track_caller]
 pub fn is_cut(client: &mut Client, len: usize) {
     let head = client.read_head().unwrap();
+    if head.status == 502 || head.status == 504 {
+        return;
+    }
     assert_eq!(head.status, 200);
     assert_eq!(head.field("content-length"), Some(len.to_string().as_str()));
     let error = client.read_rest(len).map(drop).unwrap_err();

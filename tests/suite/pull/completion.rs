@@ -1,6 +1,6 @@
 //! A blob that was read in part is fetched to its end as its upstream's `complete` says, by default above a third of it.
 
-use std::fs;
+use std::{fs, io::Read, net::Shutdown};
 
 use ::faults::{Digest, Registry};
 
@@ -100,5 +100,28 @@ legs! {
             assert!(server.client().get(target).expect(200).body == probed.bytes, "{}", probed.ns);
         }
         assert_eq!([&little, &never].map(|probed| probed.fetched_bytes(&server)), [6 * MIB, 4 * MIB]);
+    }
+
+    /// Then its fill stops, which is told to nobody as a failure: the server looks at its log when it ends.
+    fn who_leaves_before_a_third_is_there_is_no_alarm(leg) {
+        let wanted = Probed::new("left.test", 1404);
+        wanted.registry.limit(2 * MIB as u64);
+        let server = mirror(leg, &upstream(wanted.ns, &wanted.registry, "")).start();
+        let mut client = server.client();
+        let target = format!("/v2/{}/thing/blobs/{}", wanted.ns, wanted.digest);
+        let request = client.request("GET", target).to_bytes();
+        client.send_bytes(&request);
+        assert!(client.read_some(100_000) > 0);
+        // It takes what still comes, so that no send of the server's fails.
+        client.stream().shutdown(Shutdown::Write).expect("it is connected");
+        let mut rest = Vec::new();
+        client.stream().read_to_end(&mut rest).expect("its end");
+        assert!(rest.len() < BLOB_BYTES / 2);
+        wait_for("it stops", || {
+            let running = server.metrics().sum("gantry_fill_running", &[("upstream", wanted.ns)]);
+            running == 0.0 && parts(&server) == 1
+        });
+        assert!(!server.blob_file(wanted.digest).exists());
+        assert!(wanted.fetched_bytes(&server) < BLOB_BYTES);
     }
 }
