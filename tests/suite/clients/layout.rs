@@ -79,9 +79,9 @@ pub fn assert_blobs<'d>(blobs: &Path, digests: impl IntoIterator<Item = &'d Dige
 }
 
 impl Index {
-    /// Everything: the index itself, manifests, configurations, layers; what is shared comes twice.
-    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
-        std::iter::once(&self.digest).chain(self.images.iter().flat_map(Image::digests))
+    /// Everything, each once: the index itself, manifests, configurations, layers.
+    pub fn digests(&self) -> BTreeSet<&Digest> {
+        std::iter::once(&self.digest).chain(self.images.iter().flat_map(Image::digests)).collect()
     }
 
     /// Configurations and layers, each once.
