@@ -8,6 +8,8 @@ use bytes::Bytes;
 use oci::{Digest, Endpoint, MediaType, Method, Problem, Reference, RepositoryName, Tag};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Memory;
+
 /// Who asks. Accounts do not exist yet: everybody who may connect is nobody in particular.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
@@ -51,6 +53,8 @@ pub enum Ask {
         from: u64,
         /// Exclusive; `None`: to the end.
         to: Option<u64>,
+        /// What came counts here until it is dropped; where there is no room for it, it waits.
+        memory: Memory,
         /// `None`: the origin does not have it.
         answer: Answer<Option<Fetched>>,
     },

@@ -13,20 +13,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use control::Fetched;
 use oci::{Algorithm, Hasher, Problem};
 
 use super::{
     Fill, FillCounters, FillFiles, Following, Full, Runner, State, Stream,
-    busy::{Busy, patiently},
+    busy::patiently,
     files::end_of,
+    memory::{Begun, Chunk},
     room,
     source::{Answer, Leftover, Source},
     stream,
     writer::{Party, Tail, Unwritten, Writer},
 };
 use crate::{
-    io::Buf,
     limits::{FILL_CHUNK_BYTES, FILL_RESUME_PAUSE, FILL_RESUMES_MAX},
     store::Filled,
 };
@@ -40,7 +39,7 @@ pub(super) struct Ingest {
     is_mixed: bool,
     resumes: u32,
     /// What somebody else was given of the origin, from the blob's start, and had no use for.
-    pub(super) answer: Option<Fetched>,
+    pub(super) answer: Option<Begun>,
     /// What has come and has no room.
     left: Leftover,
 }
@@ -178,7 +177,7 @@ async fn fill_up(
         let to = fill.ahead().next_after(ingest.tail.chunk()).map(|chunk| chunk * FILL_CHUNK_BYTES);
         let fetched = match ingest.answer.take() {
             Some(answer) => Ok(Some(answer)),
-            None => runner.control.fetch(runner.origin, fill.digest, (offset, to)).await,
+            None => fill.ask(runner, (offset, to)).await,
         };
         let problem = match fetched {
             Ok(Some(fetched)) => {
@@ -234,13 +233,16 @@ async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), 
             return Ok(());
         };
         let len = end_of(chunk, *size_bytes).checked_sub(ingest.tail.offset).ok_or(End::Spoilt)? as usize;
-        let Some(buf) = read_chunk(runner, files, ingest.tail.offset, len).await? else { return Ok(()) };
-        if crc32fast::hash(buf.filled()) != crc {
+        let Some(read) = Chunk::read(runner, fill, files, ingest.tail.offset, len).await? else {
+            return Ok(());
+        };
+        if crc32fast::hash(read.as_ref()) != crc {
             tracing::info!(digest = %fill.digest, chunk, "a chunk did not outlive the last stop");
             fill.ahead().lost(chunk);
             return Ok(());
         }
-        ingest.hasher.update(buf.filled());
+        ingest.hasher.update(read.as_ref());
+        drop(read);
         ingest.tail = Tail::at(ingest.tail.offset + len as u64);
         ingest.is_mixed = true;
         fill.publish(State::Running, ingest.tail.offset);
@@ -249,31 +251,9 @@ async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), 
     Ok(())
 }
 
-/// `len` bytes of the file. `None`: it ends before.
-pub(super) async fn read_chunk(
-    runner: &Runner,
-    files: &FillFiles,
-    at: u64,
-    len: usize,
-) -> io::Result<Option<Buf>> {
-    let mut buf = runner.io.buf().await;
-    let mut busy = Busy::default();
-    while buf.filled().len() < len {
-        let done = buf.filled().len();
-        let (read, back) = runner.io.read(&files.data, at + done as u64, len - done, buf).await;
-        buf = back;
-        match busy.outlast(runner, read).await {
-            Some(Ok(0)) => return Ok(None),
-            Some(read) => drop(read?),
-            None => {}
-        }
-    }
-    Ok(Some(buf))
-}
-
 /// The length is what the origin tells, each time the same; where it tells none, what a manifest does. `at`: so many
 /// bytes of it were had already, or asked for.
-pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Fetched, at: u64) -> Result<(), End> {
+pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Begun, at: u64) -> Result<(), End> {
     let size_bytes = match (fill.size_bytes.get().copied(), fetched.size_bytes) {
         (Some(known), Some(told)) if known != told => {
             tracing::warn!(digest = %fill.digest, known, told, "the upstream tells another length than before");
@@ -302,13 +282,14 @@ async fn pump(
     fill: &Fill,
     counters: Option<&FillCounters>,
     ingest: &mut Ingest,
-    fetched: Fetched,
+    fetched: Begun,
     to: Option<u64>,
 ) -> Result<(), End> {
     // An origin without ranges begins at 0 again.
     let Some(skip) = ingest.tail.offset.checked_sub(fetched.start) else {
         return Err(End::Failed(misbehaved("the upstream answered with another range")));
     };
+    let fetched = fetched.open();
     let files = match fill.open_files(runner).await {
         Err(End::Full) => {
             ingest.left.answer = Some(Answer { bytes: fetched.bytes, skip, until: to });
@@ -335,7 +316,7 @@ async fn pump(
 
 /// One answer of the origin.
 struct Arriving {
-    fetched: Fetched,
+    fetched: control::Fetched,
     /// Bytes of it that were there before.
     skip: u64,
     /// Where it was asked to end.
@@ -380,6 +361,7 @@ async fn pump_into(
                 writer.settle(tail).await?;
                 return Err(end);
             }
+            writer.begin(tail).await?;
             let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
             let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
             writer.mark(tail, hasher);

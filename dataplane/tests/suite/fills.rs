@@ -10,16 +10,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use control::{Ask, Fetched, Link, Origin};
+use control::{Ask, Fetched, Link, Memory, Origin};
 use dataplane::{
     limits::{FILL_JOINS_MAX, FILL_RESUMES_MAX, FILLS_MAX, HELD_BACK_BYTES, Limits},
     testing::Driver,
 };
 use oci::{Digest, Problem, RepositoryName};
+use tokio::sync::mpsc::Sender;
 
 use crate::{
     plane::{Client, Plane},
-    rig::{legs, sha256, until},
+    rig::{legs, sha256, until, wait_for},
 };
 
 pub const MIB: usize = 1 << 20;
@@ -27,6 +28,8 @@ pub const MIB: usize = 1 << 20;
 /// What an origin sends.
 pub enum Piece {
     Bytes(Vec<u8>),
+    /// As one piece.
+    AtOnce(Vec<u8>),
     /// Little by little.
     Drip(Vec<u8>),
     /// Goes on once the other end sends or is dropped.
@@ -78,7 +81,7 @@ pub fn play_told(
             let size_bytes = told_bytes(&digest).map(|size| size as u64);
             drop(answer.send(Ok(Some(Link::Upstream { origin: origin(), size_bytes }))));
         }
-        Ask::Fetch { origin: from_where, digest, from, to, answer } => {
+        Ask::Fetch { origin: from_where, digest, from, to, memory, answer } => {
             assert_eq!(from_where, origin());
             let number = {
                 let mut seen = seen.lock().unwrap();
@@ -91,22 +94,22 @@ pub fn play_told(
                 return;
             };
             let (sender, bytes) = tokio::sync::mpsc::channel(4);
+            let let_in = move |part: Result<&[u8], Problem>| let_in(&sender, &memory, part);
             drop(answer.send(Ok(Some(Fetched { start, size_bytes, bytes }))));
             thread::spawn(move || {
                 for piece in pieces {
                     let sent = match piece {
-                        Piece::Bytes(bytes) => bytes
-                            .chunks(50_000)
-                            .all(|part| sender.blocking_send(Ok(Bytes::copy_from_slice(part))).is_ok()),
+                        Piece::Bytes(bytes) => bytes.chunks(50_000).all(|part| let_in(Ok(part))),
+                        Piece::AtOnce(bytes) => let_in(Ok(&bytes)),
                         Piece::Drip(bytes) => bytes.chunks(10_000).all(|part| {
                             thread::sleep(Duration::from_millis(2));
-                            sender.blocking_send(Ok(Bytes::copy_from_slice(part))).is_ok()
+                            let_in(Ok(part))
                         }),
                         Piece::Gate(gate) => {
                             let _opened_or_dropped = gate.recv();
                             true
                         }
-                        Piece::Fail(problem) => sender.blocking_send(Err(problem)).is_ok(),
+                        Piece::Fail(problem) => let_in(Err(problem)),
                     };
                     if !sent {
                         return;
@@ -118,6 +121,20 @@ pub fn play_told(
         _ => panic!("not asked here"),
     });
     fetches
+}
+
+/// Sends a piece as soon as there is room for it. Whether anybody takes it.
+fn let_in(sender: &Sender<Result<Bytes, Problem>>, memory: &Memory, part: Result<&[u8], Problem>) -> bool {
+    wait_for(async {
+        let part = match part {
+            Ok(part) => tokio::select! {
+                () = sender.closed() => return false,
+                held = memory.hold(part.len() as u64) => Ok(held.with(Bytes::copy_from_slice(part))),
+            },
+            Err(problem) => Err(problem),
+        };
+        sender.send(part).await.is_ok()
+    })
 }
 
 /// All that was asked for of `content`.
