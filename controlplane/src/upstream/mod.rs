@@ -256,6 +256,7 @@ impl Upstream {
         }
         let (answer, place) = exchange.ask(&question).await?;
         let (head, body) = response(answer)?.into_parts();
+        let is_whole = head.status == StatusCode::OK;
         let (start, size_bytes, announced) = match head.status {
             StatusCode::NOT_FOUND => return Ok(None),
             StatusCode::OK => {
@@ -284,7 +285,7 @@ impl Upstream {
             metrics: Arc::clone(&exchange.metrics),
             _place: place,
         };
-        Ok(Some(Fetched { start, size_bytes, bytes: pump.start() }))
+        Ok(Some(Fetched { start, is_whole, size_bytes, bytes: pump.start() }))
     }
 
     /// A page of a list; `query` without the `?`. `None`: 404. A redirect of referrers to another host is `None` as well:

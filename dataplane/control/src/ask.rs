@@ -209,6 +209,8 @@ pub struct Origin {
 pub struct Fetched {
     /// Where in the blob they begin: where it was asked, or at 0 if the origin knows no ranges.
     pub start: u64,
+    /// Whether it answered with the whole, also if a part was asked for.
+    pub is_whole: bool,
     /// Length of the whole blob in bytes, if the origin told it.
     pub size_bytes: Option<u64>,
     /// Not verified. Bounded: who does not take them slows the origin. It ends after what was asked for, and never

@@ -74,7 +74,8 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<Cam
         return Err(End::Failed(misbehaved(ANOTHER_LENGTH)));
     }
     learn_size(runner, fill, &fetched, start)?;
-    if fetched.start != start {
+    let has_all = |size_bytes: &u64| start == 0 && end_of(end - 1, *size_bytes) == *size_bytes;
+    if fetched.start != start || (fetched.is_whole && !fill.size_bytes.get().is_some_and(has_all)) {
         return Ok(Came::Whole(fetched));
     }
     let Some(size_bytes) = fill.size_bytes.get() else {

@@ -182,7 +182,13 @@ async fn fill_up(
         let problem = match fetched {
             Ok(Some(fetched)) => {
                 learn_size(runner, fill, &fetched, offset)?;
-                match pump(runner, fill, counters, ingest, fetched, to).await {
+                // Of an origin without ranges one answer is enough, whatever is there already.
+                let past_that = fetched.is_whole && (offset > 0 || to.is_some());
+                if past_that {
+                    fill.ahead().forgo_ranges();
+                    until_nothing_flies(fill).await;
+                }
+                match pump(runner, fill, counters, ingest, fetched, to.filter(|_| !past_that)).await {
                     Ok(()) => continue,
                     Err(End::Failed(problem)) => problem,
                     Err(end) => return Err(end),
@@ -276,7 +282,8 @@ pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Begun, at: u64)
     Ok(())
 }
 
-/// Hashes and writes one answer of the origin, up to what is there or on its way already.
+/// Hashes and writes one answer of the origin, up to what is there or on its way already; of an origin without ranges,
+/// past what is there.
 async fn pump(
     runner: &Runner,
     fill: &Fill,
@@ -300,7 +307,20 @@ async fn pump(
     fill.publish(State::Running, ingest.tail.offset);
     let mut writer = Writer::new(runner, fill, files, Party::Run);
     let mut arriving = Arriving { fetched, skip, to, in_hand: Bytes::new() };
-    let pumped = pump_into(&mut writer, counters, ingest, &mut arriving).await;
+    let pumped = loop {
+        let pumped = pump_into(&mut writer, counters, ingest, &mut arriving).await;
+        let (at, size_bytes) = (ingest.tail.offset, fill.size_bytes.get().copied().unwrap_or(0));
+        if pumped.is_err() || at >= size_bytes || to.is_some() || !fill.ahead().is_settled() {
+            break pumped;
+        }
+        if let Err(end) = reuse(runner, fill, ingest).await {
+            break Err(end);
+        }
+        arriving.skip += ingest.tail.offset - at;
+        if ingest.tail.offset == size_bytes {
+            break Ok(());
+        }
+    };
     // Whoever goes on does so from what is written.
     let mut came = VecDeque::new();
     if let Some(Unwritten { tail, hasher, bytes }) = writer.into_unwritten() {
@@ -337,9 +357,12 @@ async fn pump_into(
     let to = *to;
     let until = to.or(fill.size_bytes.get().copied());
     loop {
-        let Some(next) = writer.next(tail, &mut fetched.bytes).await? else { break };
-        *bytes = next;
-        add(counters, |counters| &counters.fetched_bytes, bytes.len() as u64);
+        // There is some in hand behind what was there.
+        if bytes.is_empty() {
+            let Some(next) = writer.next(tail, &mut fetched.bytes).await? else { break };
+            *bytes = next;
+            add(counters, |counters| &counters.fetched_bytes, bytes.len() as u64);
+        }
         let dropped = (*skip).min(bytes.len() as u64);
         *skip -= dropped;
         let _ = bytes.split_to(dropped as usize);
