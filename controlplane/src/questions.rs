@@ -72,10 +72,11 @@ async fn answer<M: Metadata>(questions: Questions<M>, ask: Ask, mut turn: Turn) 
             };
             reply(answer, link);
         }
-        Ask::Fetch { origin, digest, from, to, answer } => {
+        Ask::Fetch { origin, digest, from, to, memory, answer } => {
             let fetched = match mirror {
                 Some(mirror) => {
-                    mirror.within(Box::pin(mirror.fetch(&origin, digest, (from, to), &mut turn))).await
+                    let fetch = mirror.fetch(&origin, digest, (from, to), memory, &mut turn);
+                    mirror.within(Box::pin(fetch)).await
                 }
                 // Nobody has a link to an upstream.
                 None => Ok(None),

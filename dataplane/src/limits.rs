@@ -79,6 +79,10 @@ pub const HELD_BACK_BYTES: u64 = 256 * 1024;
 pub const FILL_RESUMES_MAX: u32 = 3;
 /// Extents of one fill that are fetched at the same time; who wants another waits.
 pub const FILL_EXTENTS_MAX: usize = 4;
+/// What all fills have in memory of what came and is not written, of all upstreams and on all cores; more waits. In bytes.
+pub const FILLS_MEMORY_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// What one of them has of that, its extents included.
+pub const FILL_MEMORY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Requests to an upstream that are each for one answer alone, which is not kept; more is 503. An upstream's client has by
 /// default places for half as many more, so that who reads slowly leaves some for fills.
 pub const PASSES_MAX: usize = 64;
@@ -199,6 +203,8 @@ pub const SYNCFS_REST: Duration = Duration::from_secs(10);
 pub const SCRUB_START_AFTER: Duration = Duration::from_secs(300);
 /// What of a fill is there or not: a record of its journal stands for so many bytes.
 pub const FILL_CHUNK_BYTES: u64 = BUF_BYTES as u64;
+/// One part in so many of what fills have in memory is for pieces that came; the others are for chunks.
+pub const FILL_PIECES_SHARE: u64 = 4;
 /// Room that a fill holds at a time, before it writes there; whole chunks.
 pub const FILL_ROOM_BYTES: u64 = 1 << 20;
 /// Hits of cached blobs that a core tells the cache at a time.
@@ -286,6 +292,13 @@ const _: () = {
     assert!(FILL_ROOM_BYTES.is_multiple_of(FILL_CHUNK_BYTES));
     // A chunk is gathered in one buffer, and what is held back is at least one.
     assert!(FILL_CHUNK_BYTES <= BUF_BYTES as u64 && FILL_CHUNK_BYTES <= HELD_BACK_BYTES);
+    // The run and each extent has a chunk, and one of them another.
+    assert!(
+        (FILL_EXTENTS_MAX as u64 + 2) * FILL_CHUNK_BYTES
+            <= FILL_MEMORY_BYTES_MAX / FILL_PIECES_SHARE * (FILL_PIECES_SHARE - 1)
+    );
+    // What streams have of the runs that they came from, whoever reads them slowly, leaves half of the pieces to fills.
+    assert!(2 * PASS_WINDOWS_MAX as u64 * FILL_MEMORY_BYTES_MAX <= FILLS_MEMORY_BYTES_MAX);
     // Who waits for the end that is held back finds it in the window, and the piece before is still there.
     assert!(HELD_BACK_BYTES + (PASS_PIECE_BYTES as u64) < PASS_AHEAD_BYTES);
     assert!(PASS_AHEAD_BYTES + 2 * (PASS_PIECE_BYTES as u64) < PASS_WINDOW_BYTES);

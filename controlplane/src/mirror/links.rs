@@ -3,7 +3,7 @@
 //! Invariants: bytes that lie here are no permission. It takes a kept manifest of that repository which names the blob,
 //! or that upstream's 200 to a HEAD for that repository; neither says anything about another repository.
 
-use control::{Fetched, Link, Origin};
+use control::{Fetched, Link, Memory, Origin};
 use oci::{Digest, Problem};
 
 use super::counts::Permitted;
@@ -87,7 +87,7 @@ impl<M: Metadata> Mirror<M> {
         Ok(Place { upstream: origin.upstream, repository, there, is_bare: false })
     }
 
-    /// Bytes of a blob, from `span.0` to `span.1` (exclusive). `None`: the upstream does not have it.
+    /// Bytes of a blob, from `span.0` to `span.1` (exclusive), which count in `memory`. `None`: the upstream does not have it.
     ///
     /// Errors: as [`Mirror::link`].
     pub(crate) async fn fetch(
@@ -95,6 +95,7 @@ impl<M: Metadata> Mirror<M> {
         origin: &Origin,
         digest: Digest,
         span: (u64, Option<u64>),
+        memory: Memory,
         turn: &mut Turn,
     ) -> Result<Option<Fetched>, Problem> {
         let place = &self.place_of(origin)?;
@@ -104,7 +105,7 @@ impl<M: Metadata> Mirror<M> {
         }
         site.may_be_asked()?;
         turn.wait_among(&site.waits)?;
-        match site.upstream.blob(&place.there, &digest, span.0, span.1).await {
+        match site.upstream.blob(&place.there, &digest, span.0, span.1, memory).await {
             Ok(Some(fetched)) => Ok(Some(fetched)),
             Ok(None) => self.no_blob(site, place, digest, Absent::Unknown),
             Err(Failure::Denied) => self.no_blob(site, place, digest, Absent::Denied),

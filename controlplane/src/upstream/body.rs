@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use control::Memory;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -188,6 +189,8 @@ pub(super) struct Pump {
     pub(super) stall: Duration,
     pub(super) least: LeastRate,
     pub(super) pace: Arc<Pace>,
+    /// Where there is no room, what came waits, and what follows it stays in the socket.
+    pub(super) memory: Memory,
     pub(super) metrics: Arc<Metrics>,
     /// Its place among the connections.
     pub(super) _place: Place,
@@ -244,7 +247,11 @@ impl Pump {
                 }
             }
             if !data.is_empty() {
-                place.send(Ok(data));
+                let held = tokio::select! {
+                    () = pieces.closed() => return Ok(()),
+                    held = self.memory.hold(data.len() as u64) => held,
+                };
+                place.send(Ok(held.with(data)));
             }
             if too_long {
                 return Err(Broken::TooLong);

@@ -33,7 +33,7 @@ mod url;
 
 use std::{sync::Arc, time::Duration};
 
-use control::Fetched;
+use control::{Fetched, Memory};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
 use oci::{Digest, MediaType, Reference, RepositoryName};
@@ -234,13 +234,14 @@ impl Upstream {
 
     /// A blob's bytes from `from` to `to` (exclusive, above `from`; `None`: its end). If the upstream knows no ranges,
     /// `start` is 0 and the bytes are all of them, whatever was asked. A body that breaks off ends with a [`Broken`],
-    /// as a problem.
+    /// as a problem. What came counts in `memory` until it is dropped.
     pub async fn blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         from: u64,
         to: Option<u64>,
+        memory: Memory,
     ) -> Result<Option<Fetched>, Failure> {
         let exchange = &self.shared.exchange;
         let mut question = self.question(Method::GET, repository, &format!("blobs/{digest}"));
@@ -255,6 +256,7 @@ impl Upstream {
         }
         let (answer, place) = exchange.ask(&question).await?;
         let (head, body) = response(answer)?.into_parts();
+        let is_whole = head.status == StatusCode::OK;
         let (start, size_bytes, announced) = match head.status {
             StatusCode::NOT_FOUND => return Ok(None),
             StatusCode::OK => {
@@ -279,10 +281,11 @@ impl Upstream {
             stall: exchange.timeouts.stall,
             least: LeastRate::new(exchange.timeouts.body_rate_min_bytes, exchange.timeouts.body_rate_grace),
             pace: Arc::clone(&self.shared.pace),
+            memory,
             metrics: Arc::clone(&exchange.metrics),
             _place: place,
         };
-        Ok(Some(Fetched { start, size_bytes, bytes: pump.start() }))
+        Ok(Some(Fetched { start, is_whole, size_bytes, bytes: pump.start() }))
     }
 
     /// A page of a list; `query` without the `?`. `None`: 404. A redirect of referrers to another host is `None` as well:

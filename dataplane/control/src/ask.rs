@@ -8,6 +8,8 @@ use bytes::Bytes;
 use oci::{Digest, Endpoint, MediaType, Method, Problem, Reference, RepositoryName, Tag};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Memory;
+
 /// Who asks. Accounts do not exist yet: everybody who may connect is nobody in particular.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
@@ -51,6 +53,8 @@ pub enum Ask {
         from: u64,
         /// Exclusive; `None`: to the end.
         to: Option<u64>,
+        /// What came counts here until it is dropped; where there is no room for it, it waits.
+        memory: Memory,
         /// `None`: the origin does not have it.
         answer: Answer<Option<Fetched>>,
     },
@@ -205,6 +209,8 @@ pub struct Origin {
 pub struct Fetched {
     /// Where in the blob they begin: where it was asked, or at 0 if the origin knows no ranges.
     pub start: u64,
+    /// Whether it answered with the whole, also if a part was asked for.
+    pub is_whole: bool,
     /// Length of the whole blob in bytes, if the origin told it.
     pub size_bytes: Option<u64>,
     /// Not verified. Bounded: who does not take them slows the origin. It ends after what was asked for, and never

@@ -9,7 +9,7 @@ use oci::{Digest, MediaType, Problem, Reference, RepositoryName};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Answer, Ask, CommitFailed, Description, Document, Fetched, Forward, Link, Manifest, Origin,
+    Answer, Ask, CommitFailed, Description, Document, Fetched, Forward, Link, Manifest, Memory, Origin,
     Preconditions, Principal, PushedBlob, Reply, StoredManifest,
 };
 
@@ -97,9 +97,10 @@ impl Control {
         origin: Origin,
         digest: Digest,
         span: (u64, Option<u64>),
+        memory: Memory,
     ) -> Result<Option<Fetched>, Problem> {
         let (from, to) = span;
-        self.ask(|answer| Ask::Fetch { origin, digest, from, to, answer }).await
+        self.ask(|answer| Ask::Fetch { origin, digest, from, to, memory, answer }).await
     }
 
     /// See [`Ask::Manifest`]; for who takes whatever there is.

@@ -212,6 +212,11 @@ impl Ahead {
         self.has_no_ranges = true;
     }
 
+    /// Whether nothing comes ahead of the run any more.
+    pub(super) fn is_settled(&self) -> bool {
+        self.has_no_ranges && self.flying.is_empty()
+    }
+
     /// Nothing more is kept ahead of the run.
     pub(super) fn forgo_room(&mut self) {
         self.has_no_room = true;

@@ -55,8 +55,9 @@ impl FillCounters {
     }
 }
 
-/// Appends the families of all upstreams; nothing if there are none. `lags_bytes` is of the slowest reader of each.
-pub fn render(upstreams: &[FillCounters], lags_bytes: &[u64], out: &mut String) {
+/// Appends the families of all upstreams; nothing if there are none. `lags_bytes` is of the slowest reader of each;
+/// `memory_bytes` what all fills hold, and what all passes do.
+pub fn render(upstreams: &[FillCounters], lags_bytes: &[u64], memory_bytes: [u64; 2], out: &mut String) {
     type Of = fn(&FillCounters) -> &AtomicU64;
     let families: [(&str, &str, &str, Of); 12] = [
         ("hits", "counter", "Blobs that were asked for and were here.", |of| &of.hits),
@@ -88,6 +89,14 @@ pub fn render(upstreams: &[FillCounters], lags_bytes: &[u64], out: &mut String) 
     head("lag_bytes", "gauge", "How far the slowest client of a fill is behind what is here.", out);
     for (upstream, lag_bytes) in upstreams.iter().zip(lags_bytes) {
         out.push_str(&format!("gantry_fill_lag_bytes{{upstream=\"{}\"}} {lag_bytes}\n", upstream.ns));
+    }
+    let [fills_bytes, passes_bytes] = memory_bytes;
+    for (name, help, bytes) in [
+        ("memory_bytes", "What all fills have in memory of what came and is not written.", fills_bytes),
+        ("pass_memory_bytes", "What answers that are not kept have in memory.", passes_bytes),
+    ] {
+        head(name, "gauge", help, out);
+        out.push_str(&format!("gantry_fill_{name} {bytes}\n"));
     }
 }
 

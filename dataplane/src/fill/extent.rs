@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use control::Fetched;
 use oci::Problem;
 
 use super::{
     ANOTHER_LENGTH, Fill, Runner,
     files::end_of,
+    memory::Begun,
     run::{End, add, learn_size, misbehaved},
     writer::{Party, Tail, Writer},
 };
@@ -56,15 +56,14 @@ pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64) {
 /// What was asked for, or all of the blob.
 enum Came {
     Chunks,
-    Whole(Fetched),
+    Whole(Begun),
 }
 
 async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<Came, End> {
     let start = first * FILL_CHUNK_BYTES;
     let to =
         fill.size_bytes.get().or(runner.size_bytes.as_ref()).map(|size_bytes| end_of(end - 1, *size_bytes));
-    let fetched = runner.control.fetch(runner.origin, fill.digest, (start, to)).await;
-    let mut fetched = match fetched {
+    let fetched = match fill.ask(runner, (start, to)).await {
         Ok(Some(fetched)) => fetched,
         Ok(None) => return Err(End::Failed(Problem::BlobUnknown(fill.digest))),
         Err(problem) => return Err(End::Failed(problem)),
@@ -75,7 +74,8 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<Cam
         return Err(End::Failed(misbehaved(ANOTHER_LENGTH)));
     }
     learn_size(runner, fill, &fetched, start)?;
-    if fetched.start != start {
+    let has_all = |size_bytes: &u64| start == 0 && end_of(end - 1, *size_bytes) == *size_bytes;
+    if fetched.start != start || (fetched.is_whole && !fill.size_bytes.get().is_some_and(has_all)) {
         return Ok(Came::Whole(fetched));
     }
     let Some(size_bytes) = fill.size_bytes.get() else {
@@ -84,6 +84,7 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<Cam
     let until = end_of(end - 1, *size_bytes);
     let files = fill.open_files(runner).await?;
     let counters = runner.fills.of(&runner.origin);
+    let mut fetched = fetched.open();
     let mut writer = Writer::new(runner, fill, files, Party::Extent);
     let mut tail = Tail::at(start);
     while tail.offset < until {
@@ -99,6 +100,7 @@ async fn fetch(runner: &Runner, fill: &Fill, first: u64, end: u64) -> Result<Cam
                 writer.settle(&mut tail).await?;
                 return Err(end);
             }
+            writer.begin(&mut tail).await?;
             let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
             let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
             writer.push(&mut tail, part).await?;

@@ -20,6 +20,7 @@ mod counters;
 mod extent;
 mod files;
 mod givers;
+mod memory;
 mod pass;
 mod positions;
 mod reader;
@@ -40,7 +41,7 @@ use std::{
     time::Duration,
 };
 
-use control::{Control, Fetched, Origin, UpstreamStat};
+use control::{Control, Origin, UpstreamStat};
 use oci::{Digest, Hasher, Namespaces, Problem};
 use tokio::sync::{OnceCell, watch};
 
@@ -55,6 +56,7 @@ use reader::Party;
 use ahead::Ahead;
 use files::Left;
 use givers::Givers;
+use memory::{Begun, Sums};
 use pass::Passing;
 use room::{Units, Waiting};
 use run::{End, Ingest};
@@ -77,6 +79,8 @@ pub struct Fills {
     /// For each upstream, how many percent of a blob have to be here for it to be completed without a reader.
     complete_percent: Box<[Option<u8>]>,
     passing: Passing,
+    /// What all of them have in memory.
+    memory: Sums,
     pinned: Pinned,
 }
 
@@ -102,6 +106,7 @@ pub struct Fill {
     ahead: Mutex<Ahead>,
     /// Whose bytes those are that are here.
     givers: Givers,
+    memory: Sums,
     files: OnceCell<FillFiles>,
     /// What it holds of the cache's budget. `None` before the first byte.
     lease: OnceLock<Arc<Lease>>,
@@ -191,6 +196,7 @@ impl Fills {
         pinned: Pinned,
     ) -> io::Result<Fills> {
         let mut fills = HashMap::new();
+        let memory = Sums::of_all();
         for left in files::left(fs)? {
             let units = left.units();
             let lease = store.new_lease().filter(|_| fills.len() < FILLS_MAX);
@@ -199,7 +205,10 @@ impl Fills {
                     let Journal { digest, size_bytes, ref givers, .. } = left.journal;
                     let givers = Givers::marked(givers.iter().copied(), namespaces);
                     store.filling(&digest, Some(size_bytes));
-                    fills.insert(digest, Arc::new(Fill::restored(left, units, lease, givers)));
+                    fills.insert(
+                        digest,
+                        Arc::new(Fill::restored(left, units, lease, givers, memory.of_one())),
+                    );
                 }
                 None => FillFiles::remove(fs, left.files.id)?,
             }
@@ -211,13 +220,15 @@ impl Fills {
             counters,
             complete_percent: complete_percent.into(),
             passing: Passing::default(),
+            memory,
             pinned,
         })
     }
 
     /// What was done, as OpenMetrics text.
     pub fn render_metrics(&self, out: &mut String) {
-        counters::render(&self.counters, &self.lags(), out);
+        let passing = self.passing.memory.held_bytes();
+        counters::render(&self.counters, &self.lags(), [self.memory.held_bytes(), passing], out);
     }
 
     /// What each upstream gave, in the order of the configuration.
@@ -307,7 +318,11 @@ impl Fills {
                 hasher: Hasher::new(digest.algorithm()),
                 stream: Some(Following::of(stream)),
             };
-            return Ok(Reader::of(&Arc::new(Fill::passing(*digest, full)), runner, party));
+            return Ok(Reader::of(
+                &Arc::new(Fill::passing(*digest, full, self.memory.of_one())),
+                runner,
+                party,
+            ));
         }
         let is_new = !table.fills.contains_key(digest);
         if is_new {
@@ -315,7 +330,7 @@ impl Fills {
                 let idle = table.take_unwanted().ok_or(Problem::Overloaded { retry_after_s: 1 })?;
                 drop(idle.forget(&runner.io, &runner.store));
             }
-            table.fills.insert(*digest, Arc::new(Fill::new(*digest)));
+            table.fills.insert(*digest, Arc::new(Fill::new(*digest, self.memory.of_one())));
         }
         let fill = table.fills.get(digest).ok_or(Problem::Internal)?;
         let reader = Reader::of(fill, runner, party);
@@ -434,7 +449,7 @@ impl Table {
 }
 
 impl Fill {
-    fn new(digest: Digest) -> Fill {
+    fn new(digest: Digest, memory: Sums) -> Fill {
         Fill {
             digest,
             progress: watch::Sender::new(Progress { frontier: 0, state: State::Waiting, failures: 0 }),
@@ -444,6 +459,7 @@ impl Fill {
             idle: Mutex::new(Some(Box::new(Ingest::new(digest.algorithm())))),
             ahead: Mutex::default(),
             givers: Givers::default(),
+            memory,
             files: OnceCell::new(),
             lease: OnceLock::new(),
             units: Mutex::default(),
@@ -455,13 +471,13 @@ impl Fill {
     }
 
     /// What a reader gets who comes when a stream is under way.
-    fn passing(digest: Digest, full: Full) -> Fill {
-        let fill = Fill { full: OnceLock::from(full), idle: Mutex::default(), ..Fill::new(digest) };
+    fn passing(digest: Digest, full: Full, memory: Sums) -> Fill {
+        let fill = Fill { full: OnceLock::from(full), idle: Mutex::default(), ..Fill::new(digest, memory) };
         fill.publish(State::Full, 0);
         fill
     }
 
-    fn restored(left: Left, units: Units, lease: Arc<Lease>, givers: Givers) -> Fill {
+    fn restored(left: Left, units: Units, lease: Arc<Lease>, givers: Givers, memory: Sums) -> Fill {
         let Journal { digest, size_bytes, chunks, records, .. } = left.journal;
         left.files.data.keep(lease.clone());
         Fill {
@@ -473,7 +489,7 @@ impl Fill {
             size_bytes: OnceLock::from(size_bytes),
             records: AtomicU64::new(records),
             wanted_unix: AtomicU64::new(left.written_unix),
-            ..Fill::new(digest)
+            ..Fill::new(digest, memory)
         }
     }
 
@@ -483,7 +499,7 @@ impl Fill {
     }
 
     /// The same, with an answer that has begun: from the blob's start, whatever was asked. If somebody runs it, that goes.
-    fn go_on_with(self: &Arc<Fill>, runner: Runner, answer: Option<Fetched>) {
+    fn go_on_with(self: &Arc<Fill>, runner: Runner, answer: Option<Begun>) {
         let ingest = {
             let mut idle = self.idle();
             let state = self.progress.borrow().state;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use control::Memory;
 use oci::{Digest, Hasher, Problem, Span};
 
 use super::{
@@ -38,12 +39,24 @@ enum Way {
 }
 
 /// Where bytes for such an answer are in memory, or come from.
-#[derive(Default)]
 pub(super) struct Passing {
     /// Requests of their own.
     requests: AtomicUsize,
     /// Windows of streams.
     pub(super) windows: AtomicUsize,
+    /// What both have: no more than [`PASS_WINDOWS_MAX`](crate::limits::PASS_WINDOWS_MAX) windows, and for each request
+    /// what is held back and what is on its way. It is beside what fills have, since a slow client can hold it for long.
+    pub(super) memory: Memory,
+}
+
+impl Default for Passing {
+    fn default() -> Passing {
+        Passing {
+            requests: AtomicUsize::default(),
+            windows: AtomicUsize::default(),
+            memory: Memory::counted(),
+        }
+    }
 }
 
 /// A request of its own.

@@ -19,8 +19,9 @@ use super::{
     asked::Asked,
     extent,
     files::end_of,
+    memory::Chunk,
     positions::Position,
-    run::{misbehaved, read_chunk},
+    run::misbehaved,
 };
 use crate::io::unix_time;
 use crate::limits::{FILL_CHUNK_BYTES, FILL_RESUME_PAUSE, FILL_RESUMES_MAX, HELD_BACK_BYTES};
@@ -386,9 +387,9 @@ impl Reader {
         let len = start.checked_sub(span.start).ok_or(Problem::Internal)? as usize;
         let first = if len > 0 {
             let (files, _) = self.file().ok_or(Problem::Internal)?;
-            let read = read_chunk(&self.runner, files, span.start, len).await;
-            let buf = read.ok().flatten().ok_or(Problem::Internal)?;
-            Bytes::copy_from_slice(buf.filled())
+            let read = Chunk::read(&self.runner, &self.fill, files, span.start, len).await;
+            let chunk = read.ok().flatten().ok_or(Problem::Internal)?;
+            Bytes::copy_from_slice(chunk.as_ref())
         } else {
             Bytes::new()
         };
@@ -488,9 +489,9 @@ impl Reader {
         let (files, size_bytes) = self.file().ok_or(Problem::Internal)?;
         let at = chunk * FILL_CHUNK_BYTES;
         let len = (end_of(chunk, size_bytes) - at) as usize;
-        let read = read_chunk(&self.runner, files, at, len).await;
+        let read = Chunk::read(&self.runner, &self.fill, files, at, len).await;
         let found = match read {
-            Ok(Some(buf)) => Some(crc32fast::hash(buf.filled())),
+            Ok(Some(chunk)) => Some(crc32fast::hash(chunk.as_ref())),
             Ok(None) => None,
             Err(error) => {
                 tracing::warn!(%error, "a fill that was left can't be read");

@@ -13,20 +13,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use control::Fetched;
 use oci::{Algorithm, Hasher, Problem};
 
 use super::{
     Fill, FillCounters, FillFiles, Following, Full, Runner, State, Stream,
-    busy::{Busy, patiently},
+    busy::patiently,
     files::end_of,
+    memory::{Begun, Chunk},
     room,
     source::{Answer, Leftover, Source},
     stream,
     writer::{Party, Tail, Unwritten, Writer},
 };
 use crate::{
-    io::Buf,
     limits::{FILL_CHUNK_BYTES, FILL_RESUME_PAUSE, FILL_RESUMES_MAX},
     store::Filled,
 };
@@ -40,7 +39,7 @@ pub(super) struct Ingest {
     is_mixed: bool,
     resumes: u32,
     /// What somebody else was given of the origin, from the blob's start, and had no use for.
-    pub(super) answer: Option<Fetched>,
+    pub(super) answer: Option<Begun>,
     /// What has come and has no room.
     left: Leftover,
 }
@@ -178,12 +177,18 @@ async fn fill_up(
         let to = fill.ahead().next_after(ingest.tail.chunk()).map(|chunk| chunk * FILL_CHUNK_BYTES);
         let fetched = match ingest.answer.take() {
             Some(answer) => Ok(Some(answer)),
-            None => runner.control.fetch(runner.origin, fill.digest, (offset, to)).await,
+            None => fill.ask(runner, (offset, to)).await,
         };
         let problem = match fetched {
             Ok(Some(fetched)) => {
                 learn_size(runner, fill, &fetched, offset)?;
-                match pump(runner, fill, counters, ingest, fetched, to).await {
+                // Of an origin without ranges one answer is enough, whatever is there already.
+                let past_that = fetched.is_whole && (offset > 0 || to.is_some());
+                if past_that {
+                    fill.ahead().forgo_ranges();
+                    until_nothing_flies(fill).await;
+                }
+                match pump(runner, fill, counters, ingest, fetched, to.filter(|_| !past_that)).await {
                     Ok(()) => continue,
                     Err(End::Failed(problem)) => problem,
                     Err(end) => return Err(end),
@@ -234,13 +239,16 @@ async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), 
             return Ok(());
         };
         let len = end_of(chunk, *size_bytes).checked_sub(ingest.tail.offset).ok_or(End::Spoilt)? as usize;
-        let Some(buf) = read_chunk(runner, files, ingest.tail.offset, len).await? else { return Ok(()) };
-        if crc32fast::hash(buf.filled()) != crc {
+        let Some(read) = Chunk::read(runner, fill, files, ingest.tail.offset, len).await? else {
+            return Ok(());
+        };
+        if crc32fast::hash(read.as_ref()) != crc {
             tracing::info!(digest = %fill.digest, chunk, "a chunk did not outlive the last stop");
             fill.ahead().lost(chunk);
             return Ok(());
         }
-        ingest.hasher.update(buf.filled());
+        ingest.hasher.update(read.as_ref());
+        drop(read);
         ingest.tail = Tail::at(ingest.tail.offset + len as u64);
         ingest.is_mixed = true;
         fill.publish(State::Running, ingest.tail.offset);
@@ -249,31 +257,9 @@ async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), 
     Ok(())
 }
 
-/// `len` bytes of the file. `None`: it ends before.
-pub(super) async fn read_chunk(
-    runner: &Runner,
-    files: &FillFiles,
-    at: u64,
-    len: usize,
-) -> io::Result<Option<Buf>> {
-    let mut buf = runner.io.buf().await;
-    let mut busy = Busy::default();
-    while buf.filled().len() < len {
-        let done = buf.filled().len();
-        let (read, back) = runner.io.read(&files.data, at + done as u64, len - done, buf).await;
-        buf = back;
-        match busy.outlast(runner, read).await {
-            Some(Ok(0)) => return Ok(None),
-            Some(read) => drop(read?),
-            None => {}
-        }
-    }
-    Ok(Some(buf))
-}
-
 /// The length is what the origin tells, each time the same; where it tells none, what a manifest does. `at`: so many
 /// bytes of it were had already, or asked for.
-pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Fetched, at: u64) -> Result<(), End> {
+pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Begun, at: u64) -> Result<(), End> {
     let size_bytes = match (fill.size_bytes.get().copied(), fetched.size_bytes) {
         (Some(known), Some(told)) if known != told => {
             tracing::warn!(digest = %fill.digest, known, told, "the upstream tells another length than before");
@@ -296,19 +282,21 @@ pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Fetched, at: u6
     Ok(())
 }
 
-/// Hashes and writes one answer of the origin, up to what is there or on its way already.
+/// Hashes and writes one answer of the origin, up to what is there or on its way already; of an origin without ranges,
+/// past what is there.
 async fn pump(
     runner: &Runner,
     fill: &Fill,
     counters: Option<&FillCounters>,
     ingest: &mut Ingest,
-    fetched: Fetched,
+    fetched: Begun,
     to: Option<u64>,
 ) -> Result<(), End> {
     // An origin without ranges begins at 0 again.
     let Some(skip) = ingest.tail.offset.checked_sub(fetched.start) else {
         return Err(End::Failed(misbehaved("the upstream answered with another range")));
     };
+    let fetched = fetched.open();
     let files = match fill.open_files(runner).await {
         Err(End::Full) => {
             ingest.left.answer = Some(Answer { bytes: fetched.bytes, skip, until: to });
@@ -319,7 +307,20 @@ async fn pump(
     fill.publish(State::Running, ingest.tail.offset);
     let mut writer = Writer::new(runner, fill, files, Party::Run);
     let mut arriving = Arriving { fetched, skip, to, in_hand: Bytes::new() };
-    let pumped = pump_into(&mut writer, counters, ingest, &mut arriving).await;
+    let pumped = loop {
+        let pumped = pump_into(&mut writer, counters, ingest, &mut arriving).await;
+        let (at, size_bytes) = (ingest.tail.offset, fill.size_bytes.get().copied().unwrap_or(0));
+        if pumped.is_err() || at >= size_bytes || to.is_some() || !fill.ahead().is_settled() {
+            break pumped;
+        }
+        if let Err(end) = reuse(runner, fill, ingest).await {
+            break Err(end);
+        }
+        arriving.skip += ingest.tail.offset - at;
+        if ingest.tail.offset == size_bytes {
+            break Ok(());
+        }
+    };
     // Whoever goes on does so from what is written.
     let mut came = VecDeque::new();
     if let Some(Unwritten { tail, hasher, bytes }) = writer.into_unwritten() {
@@ -335,7 +336,7 @@ async fn pump(
 
 /// One answer of the origin.
 struct Arriving {
-    fetched: Fetched,
+    fetched: control::Fetched,
     /// Bytes of it that were there before.
     skip: u64,
     /// Where it was asked to end.
@@ -356,9 +357,12 @@ async fn pump_into(
     let to = *to;
     let until = to.or(fill.size_bytes.get().copied());
     loop {
-        let Some(next) = writer.next(tail, &mut fetched.bytes).await? else { break };
-        *bytes = next;
-        add(counters, |counters| &counters.fetched_bytes, bytes.len() as u64);
+        // There is some in hand behind what was there.
+        if bytes.is_empty() {
+            let Some(next) = writer.next(tail, &mut fetched.bytes).await? else { break };
+            *bytes = next;
+            add(counters, |counters| &counters.fetched_bytes, bytes.len() as u64);
+        }
         let dropped = (*skip).min(bytes.len() as u64);
         *skip -= dropped;
         let _ = bytes.split_to(dropped as usize);
@@ -380,6 +384,7 @@ async fn pump_into(
                 writer.settle(tail).await?;
                 return Err(end);
             }
+            writer.begin(tail).await?;
             let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
             let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
             writer.mark(tail, hasher);

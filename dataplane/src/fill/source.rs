@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use control::Fetched;
 use oci::{Digest, Problem, Span};
 use tokio::sync::mpsc;
 
@@ -150,9 +151,14 @@ impl Source {
         Ok(())
     }
 
+    async fn fetch(&self, span: (u64, Option<u64>)) -> Result<Option<Fetched>, Problem> {
+        let Runner { control, fills, origin, .. } = &self.runner;
+        control.fetch(*origin, self.digest, span, fills.passing.memory.clone()).await
+    }
+
     async fn ask(&mut self) -> Result<Answer, Problem> {
         let until = self.end.filter(|end| self.size_bytes != Some(*end));
-        let fetched = self.runner.control.fetch(self.runner.origin, self.digest, (self.at, until)).await?;
+        let fetched = self.fetch((self.at, until)).await?;
         let fetched = fetched.ok_or(Problem::BlobUnknown(self.digest))?;
         match (self.size_bytes, fetched.size_bytes) {
             (Some(known), Some(told)) if known != told => {

@@ -67,7 +67,7 @@ impl Stream {
             start,
             begun,
             size_bytes: OnceLock::new(),
-            window: Mutex::new(Window::at(start)),
+            window: Mutex::new(Window::at(start, fills.passing.memory.clone())),
             verdict: watch::Sender::new(Verdict::Open),
             followers: AtomicUsize::new(0),
             moved: Notify::new(),

@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
+use control::{Held, Memory};
 use oci::Hasher;
 
 use crate::limits::{PASS_AHEAD_BYTES, PASS_PIECE_BYTES, PASS_WINDOW_BYTES};
@@ -16,6 +17,8 @@ pub(super) struct Piece {
     pub(super) bytes: Bytes,
     /// Of all bytes before.
     before: Hasher,
+    /// `None`: more than can be counted, which there never is.
+    _held: Option<Held>,
 }
 
 impl Piece {
@@ -37,6 +40,7 @@ impl Piece {
 }
 
 pub(super) struct Window {
+    memory: Memory,
     pieces: VecDeque<Arc<Piece>>,
     /// Behind the last byte that came.
     end: u64,
@@ -54,8 +58,9 @@ pub(super) enum Look {
 }
 
 impl Window {
-    pub(super) fn at(start: u64) -> Window {
-        Window { pieces: VecDeque::new(), end: start, fastest: start }
+    /// One whose bytes count in `memory`.
+    pub(super) fn at(start: u64, memory: Memory) -> Window {
+        Window { memory, pieces: VecDeque::new(), end: start, fastest: start }
     }
 
     /// Whether more is to be read: the fastest never waits, and nobody is needlessly left behind.
@@ -65,20 +70,21 @@ impl Window {
 
     /// Takes what came next, at most [`PASS_PIECE_BYTES`]; `before` is the hash of all bytes before. The oldest go for it.
     pub(super) fn push(&mut self, bytes: &[u8], before: Hasher) {
-        let mut piece = Piece { start: self.end, bytes: Bytes::new(), before };
+        let (mut start, mut before) = (self.end, before);
         // Each piece has its price, however short it is.
-        match self.pieces.pop_back() {
+        let together = match self.pieces.pop_back() {
             Some(last) if last.bytes.len() + bytes.len() <= PASS_PIECE_BYTES => {
-                let together = [&last.bytes[..], bytes].concat();
-                piece = Piece { start: last.start, bytes: together.into(), before: last.before.clone() };
+                (start, before) = (last.start, last.before.clone());
+                [&last.bytes[..], bytes].concat().into()
             }
             last => {
                 self.pieces.extend(last);
-                piece.bytes = Bytes::copy_from_slice(bytes);
+                Bytes::copy_from_slice(bytes)
             }
-        }
+        };
+        let _held = self.memory.try_hold(together.len() as u64);
         self.end += bytes.len() as u64;
-        self.pieces.push_back(Arc::new(piece));
+        self.pieces.push_back(Arc::new(Piece { start, bytes: together, before, _held }));
         while self.bytes() > PASS_WINDOW_BYTES {
             self.pieces.pop_front();
         }
@@ -116,7 +122,7 @@ mod tests {
 
     #[test]
     fn it_holds_no_more_than_its_bytes_and_always_the_last_of_them() {
-        let (mut window, mut hasher) = (Window::at(7), Hasher::new(Algorithm::Sha256));
+        let (mut window, mut hasher) = (Window::at(7, Memory::counted()), Hasher::new(Algorithm::Sha256));
         let mut all = vec![0; 7];
         hasher.update(&all);
         for number in 0..400_usize {
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn however_short_the_pieces_are_there_are_few_of_them() {
-        let (mut window, mut hasher) = (Window::at(0), Hasher::new(Algorithm::Sha256));
+        let (mut window, mut hasher) = (Window::at(0, Memory::counted()), Hasher::new(Algorithm::Sha256));
         for _ in 0..3 * PASS_PIECE_BYTES {
             push(&mut window, &mut hasher, b"x");
         }
@@ -153,7 +159,7 @@ mod tests {
 
     #[test]
     fn it_reads_ahead_of_the_fastest_only() {
-        let (mut window, mut hasher) = (Window::at(0), Hasher::new(Algorithm::Sha256));
+        let (mut window, mut hasher) = (Window::at(0, Memory::counted()), Hasher::new(Algorithm::Sha256));
         while window.wants_more() {
             push(&mut window, &mut hasher, &[0; PASS_PIECE_BYTES]);
         }

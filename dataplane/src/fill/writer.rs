@@ -9,13 +9,11 @@ use tokio::sync::mpsc::{self, error::TryRecvError};
 use super::{
     Fill, FillFiles, Runner, State,
     busy::Busy,
+    memory::Chunk,
     room::{self, Waiting},
     run::End,
 };
-use crate::{
-    io::Buf,
-    limits::{FILL_CHUNK_BYTES, FILL_ROOM_BYTES, WRITE_BACK_BYTES},
-};
+use crate::limits::{FILL_CHUNK_BYTES, FILL_ROOM_BYTES, WRITE_BACK_BYTES};
 
 /// Where the next byte goes, and what the bytes of its chunk come to.
 pub(super) struct Tail {
@@ -56,7 +54,7 @@ pub(super) struct Writer<'a> {
     pub(super) files: FillFiles,
     party: Party,
     in_flight: Option<InFlight>,
-    buf: Option<Buf>,
+    gathered: Option<Chunk>,
     mark: Option<Mark>,
     unwritten: Option<Unwritten>,
 }
@@ -90,7 +88,7 @@ struct InFlight {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(runner: &'a Runner, fill: &'a Fill, files: FillFiles, party: Party) -> Writer<'a> {
-        Writer { runner, fill, files, party, in_flight: None, buf: None, mark: None, unwritten: None }
+        Writer { runner, fill, files, party, in_flight: None, gathered: None, mark: None, unwritten: None }
     }
 
     /// What arrives next. `None`: nothing does any more. If it has to be waited for, all that came before it is in the
@@ -119,7 +117,7 @@ impl<'a> Writer<'a> {
 
     /// To be told before each [`Writer::push`] of a run: the hash of all bytes before.
     pub(super) fn mark(&mut self, tail: &Tail, hasher: &Hasher) {
-        if self.buf.is_none() {
+        if self.is_empty() {
             self.mark = Some(Mark { hasher: hasher.clone(), crc: tail.crc.clone() });
         }
     }
@@ -127,29 +125,42 @@ impl<'a> Writer<'a> {
     /// What could not be written, after [`End::Full`] or [`End::Failed`]. `None`: all was.
     pub(super) fn into_unwritten(self) -> Option<Unwritten> {
         let mut unwritten = self.unwritten?;
-        unwritten.bytes.extend(self.buf.map(Buf::freeze));
+        unwritten.bytes.extend(self.gathered.map(Chunk::freeze));
         Some(unwritten)
     }
 
-    /// Takes bytes that follow each other. What is not a whole chunk may stay here until [`Writer::settle`].
-    pub(super) async fn push(&mut self, tail: &mut Tail, mut bytes: Bytes) -> Result<(), End> {
-        while !bytes.is_empty() {
-            let mut buf = match self.buf.take() {
-                Some(buf) => buf,
-                None => self.runner.io.buf().await,
+    /// Has a chunk to gather in: to be called before each [`Writer::push`]. If there is no room for two, what is in flight
+    /// is written first.
+    pub(super) async fn begin(&mut self, tail: &mut Tail) -> Result<(), End> {
+        if self.gathered.is_none() {
+            let chunk = match self.fill.memory.second_chunk() {
+                Some(held) => Chunk::held(self.runner, held).await,
+                None => {
+                    self.written(tail).await?;
+                    Chunk::wait(self.runner, self.fill).await
+                }
             };
-            let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
-            let count = bytes.len().min(to_chunk_end as usize).min(buf.spare().len());
-            let part = bytes.split_to(count);
-            buf.spare()[..count].copy_from_slice(&part);
-            buf.fill(count);
-            tail.crc.update(&part);
-            tail.offset += count as u64;
-            let is_full = buf.spare().is_empty() || tail.is_at_chunk();
-            self.buf = Some(buf);
-            if is_full {
-                self.write(tail).await?;
-            }
+            self.gathered = Some(chunk);
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.gathered.as_ref().is_none_or(|chunk| chunk.as_ref().is_empty())
+    }
+
+    /// Takes bytes that follow each other and lie in one chunk. What is not a whole one may stay here until
+    /// [`Writer::settle`].
+    pub(super) async fn push(&mut self, tail: &mut Tail, bytes: Bytes) -> Result<(), End> {
+        self.begin(tail).await?;
+        let Some(Chunk { buf, .. }) = &mut self.gathered else { return Err(End::Lost(Problem::Internal)) };
+        buf.spare()[..bytes.len()].copy_from_slice(&bytes);
+        buf.fill(bytes.len());
+        tail.crc.update(&bytes);
+        tail.offset += bytes.len() as u64;
+        if buf.spare().is_empty() || tail.is_at_chunk() {
+            drop(bytes);
+            self.write(tail).await?;
         }
         Ok(())
     }
@@ -163,14 +174,17 @@ impl<'a> Writer<'a> {
     /// Starts the write of what was gathered, after the one before has ended.
     async fn write(&mut self, tail: &mut Tail) -> Result<(), End> {
         self.written(tail).await?;
-        let Some(buf) = self.buf.take() else { return Ok(()) };
-        let at = tail.offset - buf.filled().len() as u64;
+        let Some(gathered) = self.gathered.take() else { return Ok(()) };
+        if gathered.as_ref().is_empty() {
+            return Ok(());
+        }
+        let at = tail.offset - gathered.as_ref().len() as u64;
         let is_last = self.fill.size_bytes.get() == Some(&tail.offset);
         let chunk = (is_last || tail.is_at_chunk()).then(|| {
             let crc = std::mem::replace(&mut tail.crc, crc32fast::Hasher::new()).finalize();
             (at / FILL_CHUNK_BYTES, crc)
         });
-        let bytes = buf.freeze();
+        let bytes = gathered.freeze();
         self.fill.givers.add(self.runner.origin.upstream);
         let write = Box::pin(self.runner.io.write(&self.files.data, at, bytes.clone()));
         let mark = self.mark.take();

@@ -57,7 +57,7 @@ fn serve(plane: &mut Plane, blobs: &Blobs) -> Home {
             let part = bytes::Bytes::copy_from_slice(&blob[from as usize..end]);
             let (sender, bytes) = tokio::sync::mpsc::channel(4);
             let size_bytes = Some(blob.len() as u64);
-            drop(answer.send(Ok(Some(Fetched { start: from, size_bytes, bytes }))));
+            drop(answer.send(Ok(Some(Fetched { start: from, is_whole: false, size_bytes, bytes }))));
             thread::spawn(move || {
                 let mut part = part;
                 while !part.is_empty() {

@@ -132,6 +132,50 @@ fn an_origin_without_ranges_is_read_in_order() {
 }
 
 #[test]
+fn an_origin_that_has_lost_its_ranges_is_read_once_past_what_is_there() {
+    for leg in legs() {
+        let blob = content(8 * MIB);
+        for islands in [&[2][..], &[2, 4, 6], &[3, 5, 7]] {
+            let mut plane = Plane::start(leg);
+            let digest = sha256(&blob);
+            let whole = blob.clone();
+            let honest_ones = islands.len();
+            let fetches = play(&mut plane, Some(blob.len()), move |number, from, to| {
+                let (from, to) = if number < honest_ones { (from, to) } else { (0, None) };
+                honest(&whole, from, to)
+            });
+            for mib in islands {
+                let (start, end) = (mib * MIB + 1, (mib + 1) * MIB);
+                let part = get(&mut plane.client(), &digest, &format!("{start}-{}", end - 1));
+                assert!(part.status == 206 && part.body == blob[start..end]);
+            }
+            let answer = plane.client().get(&target(&digest));
+            assert!(answer.status == 200 && answer.body == blob, "{islands:?}");
+            until("all of it is here", || plane.place.blob(&digest).exists());
+            assert_eq!(fetched(&fetches)[islands.len()..], [(0, Some((islands[0] * MIB) as u64))]);
+            plane.end();
+        }
+    }
+}
+
+#[test]
+fn a_probe_of_the_first_chunk_keeps_the_answer_of_an_origin_without_ranges() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(4 * MIB);
+        let digest = sha256(&blob);
+        let whole = blob.clone();
+        let fetches = play(&mut plane, Some(blob.len()), move |_, _, _| honest(&whole, 0, None));
+        let probe = get(&mut plane.client(), &digest, "0-99");
+        assert!(probe.status == 206 && probe.body == blob[..100]);
+        let answer = plane.client().get(&target(&digest));
+        assert!(answer.status == 200 && answer.body == blob);
+        assert_eq!(fetched(&fetches), [(0, Some(CHUNK))]);
+        plane.end();
+    }
+}
+
+#[test]
 fn an_extent_that_fails_is_told_if_it_is_the_first_and_begun_again_in_the_middle() {
     for leg in legs() {
         let mut plane = Plane::start(leg);

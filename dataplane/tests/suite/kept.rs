@@ -116,7 +116,7 @@ fn with_pushes(leg: Driver, blobs: &[Vec<u8>]) -> Plane {
             let rest = bytes::Bytes::copy_from_slice(&blob[from as usize..]);
             sender.try_send(Ok(rest)).expect("there is room for one");
             let size_bytes = Some(blob.len() as u64);
-            drop(answer.send(Ok(Some(Fetched { start: from, size_bytes, bytes }))));
+            drop(answer.send(Ok(Some(Fetched { start: from, is_whole: false, size_bytes, bytes }))));
         }
         Ask::OpenUpload { answer, .. } => drop(answer.send(Ok(()))),
         Ask::Home { digests, answer } => drop(answer.send(Ok(vec![None; digests.len()]))),

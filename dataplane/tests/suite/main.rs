@@ -11,6 +11,7 @@ mod keeper;
 mod kept;
 mod lazy;
 mod leaving;
+mod memory;
 mod origins;
 mod pass;
 mod plane;

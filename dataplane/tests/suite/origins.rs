@@ -64,7 +64,7 @@ fn serve(plane: &mut Plane, blob: &[u8], tells_length: bool, failing: Vec<(&str,
                     return;
                 }
                 let (sender, bytes) = tokio::sync::mpsc::channel(4);
-                drop(answer.send(Ok(Some(Fetched { start: from, size_bytes, bytes }))));
+                drop(answer.send(Ok(Some(Fetched { start: from, is_whole: false, size_bytes, bytes }))));
                 for piece in part[..sends_bytes].chunks(60_000) {
                     if sender.blocking_send(Ok(Bytes::copy_from_slice(piece))).is_err() {
                         return;
@@ -195,7 +195,7 @@ fn serve_lies(plane: &mut Plane, blob: &[u8], gates: Vec<Gate>) -> Asked {
             let size_bytes = Some(whole.len() as u64);
             thread::spawn(move || {
                 let (sender, bytes) = tokio::sync::mpsc::channel(4);
-                drop(answer.send(Ok(Some(Fetched { start: from, size_bytes, bytes }))));
+                drop(answer.send(Ok(Some(Fetched { start: from, is_whole: false, size_bytes, bytes }))));
                 let mut sent_bytes = 0;
                 for piece in part.chunks(MIB / 16) {
                     if let Some(gate) = gate.as_ref().filter(|gate| sent_bytes == gate.after_bytes) {

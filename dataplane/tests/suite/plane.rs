@@ -24,7 +24,7 @@ use crate::rig::{Place, wait_for};
 /// What is kept does not depend on how full the machine of the test is.
 const ON_ANY_DISK: CacheSize = CacheSize::Bytes(1 << 30);
 
-/// One core, and nobody who answers it until a test has said how.
+/// A core, mostly one, and nobody who answers it until a test has said how.
 pub struct Plane {
     pub place: Arc<Place>,
     pub control: Control,
@@ -61,6 +61,11 @@ impl Plane {
         Plane::make(place, leg, access_log, limits, None, ON_ANY_DISK)
     }
 
+    /// With so many cores.
+    pub fn of_cores(leg: Driver, cores: usize) -> Plane {
+        Plane::make_with(Arc::new(Place::new()), leg, false, Limits::default(), None, ON_ANY_DISK, cores)
+    }
+
     fn make(
         place: Arc<Place>,
         leg: Driver,
@@ -69,12 +74,24 @@ impl Plane {
         complete_percent: Option<u8>,
         cache: CacheSize,
     ) -> Plane {
+        Plane::make_with(place, leg, access_log, limits, complete_percent, cache, 1)
+    }
+
+    fn make_with(
+        place: Arc<Place>,
+        leg: Driver,
+        access_log: bool,
+        limits: Limits,
+        complete_percent: Option<u8>,
+        cache: CacheSize,
+        cores: usize,
+    ) -> Plane {
         let faults = Faults::recording();
         let (control, Lanes { questions, forwards }) = Control::lanes(QUESTIONS_MAX, FORWARDS_MAX);
         let settings = Settings {
             listen: "127.0.0.1:0".parse().unwrap(),
             data: place.path(""),
-            cores: 1,
+            cores,
             io: match leg {
                 Driver::Uring => IoChoice::Uring,
                 Driver::Epoll => IoChoice::Epoll,

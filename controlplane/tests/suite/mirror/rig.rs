@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Came, Description, Document, Fetched, Link, Origin};
+use control::{Came, Description, Document, Fetched, Link, Memory, Origin};
 use controlplane::upstream::{AllowPrivate, Policy, UpstreamSettings};
 use controlplane::{Glob, MirrorSettings, OpenError};
 use oci::{Asked, Digest, Endpoint, Method, Namespace, Namespaces, Problem};
@@ -128,7 +128,7 @@ impl Rig {
         span: (u64, Option<u64>),
     ) -> Result<Option<Fetched>, Problem> {
         let origin = Origin { upstream: 0, repository: name(there) };
-        self.plane.control.fetch(origin, digest, span).await
+        self.plane.control.fetch(origin, digest, span, Memory::counted()).await
     }
 
     /// A list, asked for as a core does: the names as they were parsed, the target as it came.

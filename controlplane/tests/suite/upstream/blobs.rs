@@ -1,5 +1,6 @@
 //! Blobs: whole, from a place on, a part; and what a range may be answered with.
 
+use control::Memory;
 use faults::{Fault, On, Registry};
 use oci::{Algorithm, Digest};
 
@@ -37,7 +38,7 @@ async fn what_is_not_there_is_not_a_failure() {
     let registry = Registry::start();
     let upstream = client(&registry);
     let digest = Digest::of(Algorithm::Sha256, b"nowhere");
-    assert!(upstream.blob(&repository(), &digest, 0, None).await.unwrap().is_none());
+    assert!(upstream.blob(&repository(), &digest, 0, None, Memory::counted()).await.unwrap().is_none());
     assert_eq!(upstream.describe_blob(&repository(), &digest).await, Ok(None));
 }
 

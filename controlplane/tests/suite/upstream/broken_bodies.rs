@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use control::Memory;
 use controlplane::{limits, upstream::Failure};
 use faults::{Fault, On, Registry};
 use oci::Problem;
@@ -125,7 +126,7 @@ async fn a_body_that_nobody_takes_is_not_read() {
     let registry = Registry::start();
     let (digest, bytes) = blob(&registry, BIG);
     let upstream = client(&registry);
-    let fetched = upstream.blob(&repository(), &digest, 0, None).await.unwrap().unwrap();
+    let fetched = upstream.blob(&repository(), &digest, 0, None, Memory::counted()).await.unwrap().unwrap();
     // Until the sockets are full: it stands still between two looks.
     let mut before = u64::MAX;
     while registry.sent_bytes("/blobs/") != before {
@@ -139,6 +140,33 @@ async fn a_body_that_nobody_takes_is_not_read() {
     assert!(body.broken.is_none() && body.bytes == bytes);
 }
 
+/// What came counts until it is dropped, and what there is no room for waits; before its gate is opened, all of it does.
+#[tokio::test]
+async fn a_body_waits_for_its_room_in_memory() {
+    const READ_BYTES: u64 = limits::READ_BYTES as u64;
+    let registry = Registry::start();
+    let (digest, bytes) = blob(&registry, 4 << 20);
+    let upstream = client(&registry);
+    let all = Memory::new(2 * READ_BYTES);
+    let (memory, gate) = all.gated();
+    let first = upstream.blob(&repository(), &digest, 0, None, memory).await.unwrap().unwrap();
+    let mut second = upstream.blob(&repository(), &digest, 0, None, all.clone()).await.unwrap().unwrap();
+    let mut held = vec![second.bytes.recv().await.unwrap().unwrap()];
+    assert!(first.bytes.is_empty(), "its gate is shut");
+    gate.open();
+    // Each piece is at most half of all, so both are let in sooner or later.
+    while all.held_bytes() < READ_BYTES {
+        held.push(second.bytes.recv().await.unwrap().unwrap());
+    }
+    assert!(all.held_bytes() <= 2 * READ_BYTES);
+    let second_len: usize = held.iter().map(bytes::Bytes::len).sum();
+    drop(held);
+    let (first, second) = tokio::join!(body(first), body(second));
+    assert!(first.broken.is_none() && first.bytes == bytes);
+    assert!(second.broken.is_none() && second.bytes == bytes[second_len..]);
+    assert_eq!(all.held_bytes(), 0);
+}
+
 #[tokio::test]
 async fn a_reader_that_goes_away_ends_the_transfer() {
     let registry = Registry::start();
@@ -148,7 +176,8 @@ async fn a_reader_that_goes_away_ends_the_transfer() {
         if let Some(fault) = fault {
             registry.script(On::get("/blobs/").times(1), fault);
         }
-        let mut fetched = upstream.blob(&repository(), &digest, 0, None).await.unwrap().unwrap();
+        let mut fetched =
+            upstream.blob(&repository(), &digest, 0, None, Memory::counted()).await.unwrap().unwrap();
         fetched.bytes.recv().await.unwrap().unwrap();
         drop(fetched);
     }
@@ -167,14 +196,14 @@ async fn only_so_many_ask_at_the_same_time() {
         all.connections_max = 2;
         all.timeouts.budget_wait = Duration::from_millis(50);
     });
-    let held = upstream.blob(&repository(), &digest, 0, None).await.unwrap().unwrap();
+    let held = upstream.blob(&repository(), &digest, 0, None, Memory::counted()).await.unwrap().unwrap();
     assert_eq!(refused(&upstream, &digest, 0, None).await, Failure::BudgetSpent { retry_after_s: 1 });
     // Documents have a place of their own.
     assert!(pull(&upstream, "latest").await.unwrap().is_some());
     drop(held);
     // The place is given back behind our back.
     let begun = std::time::Instant::now();
-    while upstream.blob(&repository(), &digest, 0, Some(1)).await.is_err() {
+    while upstream.blob(&repository(), &digest, 0, Some(1), Memory::counted()).await.is_err() {
         assert!(begun.elapsed() < Duration::from_secs(30));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use control::Fetched;
+use control::{Fetched, Memory};
 use controlplane::{
     limits,
     upstream::{AllowPrivate, Credentials, Failure, Proxy, Upstream, UpstreamSettings},
@@ -78,7 +78,9 @@ impl ByHand {
     /// A blob of five bytes, of which none has been sent.
     async fn blob(&self, clock: &HeldClock, upstream: Upstream) -> (TcpStream, Fetched) {
         let asked = tokio::spawn(async move {
-            upstream.blob(&repository(), &Digest::of(Algorithm::Sha256, b""), 0, None).await
+            upstream
+                .blob(&repository(), &Digest::of(Algorithm::Sha256, b""), 0, None, Memory::counted())
+                .await
         });
         let mut stream = self.asked(clock, HEAD_END).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").unwrap();
@@ -200,7 +202,7 @@ async fn nobody_s_patience_ends_while_nobody_wants_the_bytes() {
     let (digest, bytes) = blob(&registry, length);
     let clock = HeldClock::new();
     let upstream = client(&registry);
-    let fetched = upstream.blob(&repository(), &digest, 0, None).await.unwrap().unwrap();
+    let fetched = upstream.blob(&repository(), &digest, 0, None, Memory::counted()).await.unwrap().unwrap();
     clock.wait_for("all that fits is there", || fetched.bytes.len() == limits::PIECES).await;
     clock.pass(seconds(3600)).await;
     let whole = body(fetched).await;

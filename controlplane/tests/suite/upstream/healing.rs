@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use control::Memory;
 use faults::{Auth, Fault, On, Place, Registry, To};
 
 use super::rig::*;
@@ -50,7 +51,9 @@ async fn nothing_stays_poisoned() {
             }
             registry.script(On::any("/v2/").at(place), fault.clone());
             let _whatever = pull(&upstream, "latest").await;
-            if let Ok(Some(fetched)) = upstream.blob(&repository(), &digest, 1000, None).await {
+            if let Ok(Some(fetched)) =
+                upstream.blob(&repository(), &digest, 1000, None, Memory::counted()).await
+            {
                 body(fetched).await;
             }
             registry.heal();
@@ -58,7 +61,7 @@ async fn nothing_stays_poisoned() {
             let begun = Instant::now();
             loop {
                 let pulled = pull(&upstream, "latest").await;
-                let fetched = upstream.blob(&repository(), &digest, 0, None).await;
+                let fetched = upstream.blob(&repository(), &digest, 0, None, Memory::counted()).await;
                 if let (Ok(Some(_)), Ok(Some(fetched))) = (&pulled, fetched)
                     && body(fetched).await.bytes == bytes
                 {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use control::Memory;
 use controlplane::upstream::{AllowPrivate, Upstream, UpstreamSettings};
 use faults::Certificate;
 use http_body_util::Full;
@@ -62,7 +63,7 @@ async fn many_questions_share_a_connection_and_a_slow_reader_holds_up_nobody() {
     let bytes = Bytes::from(faults::noise(1, 8 << 20));
     let digest = Digest::of(Algorithm::Sha256, &bytes);
     let (upstream, connections) = server(bytes.clone()).await;
-    let mut slow = upstream.blob(&repository(), &digest, 0, None).await.unwrap().unwrap();
+    let mut slow = upstream.blob(&repository(), &digest, 0, None, Memory::counted()).await.unwrap().unwrap();
     assert_eq!(slow.size_bytes, Some(8 << 20));
     let first = slow.bytes.recv().await.unwrap().unwrap();
     for _ in 0..3 {
@@ -81,7 +82,8 @@ async fn transfers_that_nobody_takes_hold_up_no_other() {
     let (upstream, connections) = server(bytes.clone()).await;
     let mut still = Vec::new();
     for _ in 0..CONNECTIONS * 3 / 4 - 1 {
-        let mut one = upstream.blob(&repository(), &digest, 0, None).await.unwrap().unwrap();
+        let mut one =
+            upstream.blob(&repository(), &digest, 0, None, Memory::counted()).await.unwrap().unwrap();
         one.bytes.recv().await.unwrap().unwrap();
         still.push(one);
         // By the time that this has come, those have all that may be under way to them.

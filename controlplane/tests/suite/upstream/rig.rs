@@ -1,7 +1,7 @@
 //! A client for a registry on loopback, and what it is asked again and again.
 
 use bytes::Bytes;
-use control::Fetched;
+use control::{Fetched, Memory};
 use controlplane::upstream::{
     Accept, AllowPrivate, Credentials, Described, Failure, GotManifest, Secret, SeenManifest, Upstream,
     UpstreamSettings,
@@ -68,7 +68,7 @@ pub async fn describe_in(
 
 /// A blob from `from` on, to its end or to where it breaks.
 pub async fn fetch(upstream: &Upstream, digest: &Digest, from: u64, to: Option<u64>) -> Body {
-    let fetched = upstream.blob(&repository(), digest, from, to).await;
+    let fetched = upstream.blob(&repository(), digest, from, to, Memory::counted()).await;
     body(fetched.expect("an answer").expect("the blob is there")).await
 }
 
@@ -94,7 +94,7 @@ pub async fn body(mut fetched: Fetched) -> Body {
 
 /// Why a blob can't be had.
 pub async fn refused(upstream: &Upstream, digest: &Digest, from: u64, to: Option<u64>) -> Failure {
-    match upstream.blob(&repository(), digest, from, to).await {
+    match upstream.blob(&repository(), digest, from, to, Memory::counted()).await {
         Err(failure) => failure,
         Ok(fetched) => panic!("an answer: {fetched:?}"),
     }
