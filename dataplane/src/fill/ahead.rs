@@ -10,7 +10,7 @@ use std::{
 
 use crate::limits::{FILL_CHUNK_BYTES, FILL_EXTENT_CHUNKS_MAX, FILL_EXTENTS_MAX, FILL_NEAR_CHUNKS};
 
-/// A place among those who are queued.
+/// A place among those who are queued, or an extent.
 pub(super) type Ticket = u64;
 
 /// Chunks of one fill, by number.
@@ -20,8 +20,8 @@ pub(super) struct Ahead {
     present: BTreeMap<u64, Present>,
     /// Were there when the run came to them: who reads them ahead goes on to.
     passed: BTreeSet<u64>,
-    /// Extents that are being fetched: first chunk, and the one after the last.
-    flying: Vec<(u64, u64)>,
+    /// Extents that are being fetched.
+    flying: Vec<Flying>,
     /// What those want who wait for others' extents to be over: whoever is the next to fetch, does so for them too.
     queued: BTreeMap<Ticket, Box<[Range<u64>]>>,
     tickets: u64,
@@ -31,6 +31,14 @@ pub(super) struct Ahead {
     has_no_ranges: bool,
     /// There is no room for more, but maybe for what the run writes.
     has_no_room: bool,
+}
+
+/// An extent that is not over.
+struct Flying {
+    claim: Ticket,
+    /// The next chunk that it writes, and the one after the last.
+    next: u64,
+    end: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -51,8 +59,8 @@ pub(super) enum Want {
     Wait,
     /// Wait among those who are queued: as much is on its way as may be.
     Queue,
-    /// Fetch from this chunk to this one, exclusive; they are claimed now.
-    Fetch(u64, u64),
+    /// Fetch from this chunk to this one, exclusive; they are claimed now, by the last number.
+    Fetch(u64, u64, Ticket),
     /// Wait for the run, and see that there is one: nothing is had in any other way.
     InOrder,
     /// The same: the run has come to this chunk, or soon will.
@@ -98,12 +106,12 @@ impl Ahead {
 
     /// Whether somebody fetches it ahead.
     pub(super) fn flies(&self, chunk: u64) -> bool {
-        self.flying.iter().any(|(first, end)| (*first..*end).contains(&chunk))
+        self.flying.iter().any(|flying| (flying.next..flying.end).contains(&chunk))
     }
 
     /// The next chunk after `chunk` that the run need not fetch.
     pub(super) fn next_after(&self, chunk: u64) -> Option<u64> {
-        let flying = self.flying.iter().map(|(first, _)| *first).filter(|first| *first > chunk).min();
+        let flying = self.flying.iter().map(|flying| flying.next).filter(|next| *next > chunk).min();
         let present = self.present.range(chunk + 1..).next().map(|(chunk, _)| *chunk);
         flying.into_iter().chain(present).min()
     }
@@ -133,8 +141,9 @@ impl Ahead {
             return Want::Queue;
         }
         let (first, end) = self.merged(chunk, wanted);
-        self.flying.push((first, end));
-        Want::Fetch(first, end)
+        self.tickets += 1;
+        self.flying.push(Flying { claim: self.tickets, next: first, end });
+        Want::Fetch(first, end, self.tickets)
     }
 
     /// What is fetched for who wants a chunk: this one, and what is wanted next to it, by that one or by who is queued.
@@ -190,16 +199,16 @@ impl Ahead {
 
     /// An extent has written its chunk.
     pub(super) fn landed(&mut self, chunk: u64, crc: u32) {
-        if let Some((first, _)) = self.flying.iter_mut().find(|(first, end)| *first == chunk && *end > chunk)
-        {
-            *first += 1;
+        let mut flying = self.flying.iter_mut();
+        if let Some(flying) = flying.find(|flying| flying.next == chunk && flying.end > chunk) {
+            flying.next += 1;
             self.present.insert(chunk, Present { crc, is_proven: true });
         }
     }
 
-    /// An extent is over; what of it has not landed is a hole. `end` is as it was claimed.
-    pub(super) fn ended(&mut self, end: u64) {
-        self.flying.retain(|(_, other)| *other != end);
+    /// An extent is over; what of it has not landed is a hole.
+    pub(super) fn ended(&mut self, claim: Ticket) {
+        self.flying.retain(|flying| flying.claim != claim);
     }
 
     /// Whether the origin answers a part with the whole.
@@ -246,7 +255,50 @@ impl Ahead {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::{Deref, DerefMut};
+
     use super::*;
+
+    /// What is wanted, whatever number a claim has, and the claims by their ends.
+    #[derive(Default)]
+    struct Claimed {
+        ahead: Ahead,
+        by_end: BTreeMap<u64, Ticket>,
+    }
+
+    impl Claimed {
+        fn want(&mut self, wanted: &[Range<u64>]) -> Want {
+            match self.ahead.want(wanted) {
+                Want::Fetch(first, end, claim) => {
+                    self.by_end.insert(end, claim);
+                    Want::Fetch(first, end, 0)
+                }
+                want => want,
+            }
+        }
+
+        fn ended(&mut self, end: u64) {
+            self.ahead.ended(self.by_end[&end]);
+        }
+    }
+
+    impl Deref for Claimed {
+        type Target = Ahead;
+
+        fn deref(&self) -> &Ahead {
+            &self.ahead
+        }
+    }
+
+    impl DerefMut for Claimed {
+        fn deref_mut(&mut self) -> &mut Ahead {
+            &mut self.ahead
+        }
+    }
+
+    fn fetch(first: u64, end: u64) -> Want {
+        Want::Fetch(first, end, 0)
+    }
 
     fn one(range: Range<u64>) -> [Range<u64>; 1] {
         [range]
@@ -254,10 +306,10 @@ mod tests {
 
     #[test]
     fn an_extent_is_claimed_once_up_to_what_is_there_or_on_its_way() {
-        let mut ahead = Ahead::default();
-        assert_eq!(ahead.want(&one(10..13)), Want::Fetch(10, 13));
+        let mut ahead = Claimed::default();
+        assert_eq!(ahead.want(&one(10..13)), fetch(10, 13));
         assert_eq!(ahead.want(&one(11..13)), Want::Wait, "on its way");
-        assert_eq!(ahead.want(&one(8..20)), Want::Fetch(8, 10), "up to its neighbour");
+        assert_eq!(ahead.want(&one(8..20)), fetch(8, 10), "up to its neighbour");
         ahead.landed(10, 1);
         ahead.landed(12, 1);
         assert_eq!(ahead.want(&one(10..13)), Want::There(11));
@@ -265,31 +317,46 @@ mod tests {
         ahead.landed(11, 1);
         ahead.ended(13);
         assert_eq!(ahead.want(&one(10..13)), Want::There(12));
-        assert_eq!(ahead.want(&one(12..13)), Want::Fetch(12, 13), "a hole is fetched again");
+        assert_eq!(ahead.want(&one(12..13)), fetch(12, 13), "a hole is fetched again");
         let far = FILL_EXTENT_CHUNKS_MAX + 1000;
-        assert_eq!(ahead.want(&one(100..far)), Want::Fetch(100, 100 + FILL_EXTENT_CHUNKS_MAX));
+        assert_eq!(ahead.want(&one(100..far)), fetch(100, 100 + FILL_EXTENT_CHUNKS_MAX));
+    }
+
+    #[test]
+    fn an_extent_that_is_over_takes_no_other_along() {
+        let mut ahead = Ahead::default();
+        let Want::Fetch(10, 13, first) = ahead.want(&one(10..13)) else { panic!("it is free") };
+        for chunk in 10..13 {
+            ahead.landed(chunk, 1);
+        }
+        // It is not told yet, and its last chunk turns out to be no good.
+        assert_eq!(ahead.take(12), Some(1));
+        ahead.lost(12);
+        ahead.run_stops(12 * FILL_CHUNK_BYTES);
+        let Want::Fetch(12, 13, second) = ahead.want(&one(12..13)) else { panic!("it is a hole") };
+        ahead.ended(first);
+        assert_eq!(ahead.want(&one(12..13)), Want::Wait, "the other is on its way");
+        ahead.ended(second);
+        assert!(!ahead.is_flying());
     }
 
     #[test]
     fn extents_are_bounded() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Claimed::default();
         for extent in 0..FILL_EXTENTS_MAX as u64 {
-            assert_eq!(
-                ahead.want(&one(10 * extent..10 * extent + 1)),
-                Want::Fetch(10 * extent, 10 * extent + 1)
-            );
+            assert_eq!(ahead.want(&one(10 * extent..10 * extent + 1)), fetch(10 * extent, 10 * extent + 1));
         }
         assert_eq!(ahead.want(&one(1000..1001)), Want::Queue);
         ahead.ended(1);
-        assert_eq!(ahead.want(&one(1000..1001)), Want::Fetch(1000, 1001));
+        assert_eq!(ahead.want(&one(1000..1001)), fetch(1000, 1001));
     }
 
     #[test]
     fn who_fetches_next_does_so_for_the_neighbours_that_are_queued() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Claimed::default();
         let flying: Vec<u64> = (0..FILL_EXTENTS_MAX as u64).map(|extent| 1000 * (extent + 1)).collect();
         for at in &flying {
-            assert_eq!(ahead.want(&one(*at..*at + 1)), Want::Fetch(*at, *at + 1));
+            assert_eq!(ahead.want(&one(*at..*at + 1)), fetch(*at, *at + 1));
         }
         let (before, next, after, far) = (one(100..101), one(101..102), one(102..104), one(110..120));
         let all = [&before, &next, &after, &far];
@@ -299,13 +366,13 @@ mod tests {
         });
         ahead.ended(flying[0] + 1);
         ahead.leave_queue(of_next);
-        assert_eq!(ahead.want(&next), Want::Fetch(100, 104), "nothing between is fetched for nobody");
+        assert_eq!(ahead.want(&next), fetch(100, 104), "nothing between is fetched for nobody");
         for queued in [&before, &after] {
             assert_eq!(ahead.want(queued), Want::Wait);
         }
         ahead.leave_queue(of_far);
         ahead.ended(flying[1] + 1);
-        assert_eq!(ahead.want(&one(109..110)), Want::Fetch(109, 110), "who was queued there has left");
+        assert_eq!(ahead.want(&one(109..110)), fetch(109, 110), "who was queued there has left");
         ahead.leave_queue(of_before);
         ahead.leave_queue(of_after);
         assert!(ahead.queued.is_empty());
@@ -313,33 +380,33 @@ mod tests {
 
     #[test]
     fn what_is_merged_is_bounded_and_begins_near_what_was_wanted_first() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Claimed::default();
         let ticket = ahead.queue(&one(0..1000));
         let first = 500 - FILL_NEAR_CHUNKS;
-        assert_eq!(ahead.want(&one(500..501)), Want::Fetch(500, 500 + FILL_EXTENT_CHUNKS_MAX));
+        assert_eq!(ahead.want(&one(500..501)), fetch(500, 500 + FILL_EXTENT_CHUNKS_MAX));
         ahead.ended(500 + FILL_EXTENT_CHUNKS_MAX);
         ahead.leave_queue(ticket);
         ahead.queue(&one(0..501));
-        assert_eq!(ahead.want(&one(500..501)), Want::Fetch(first, 501));
-        assert_eq!(ahead.want(&one(first - 1..first)), Want::Fetch(first - 1 - FILL_NEAR_CHUNKS, first));
+        assert_eq!(ahead.want(&one(500..501)), fetch(first, 501));
+        assert_eq!(ahead.want(&one(first - 1..first)), fetch(first - 1 - FILL_NEAR_CHUNKS, first));
     }
 
     #[test]
     fn the_parts_of_one_answer_are_neighbours_too() {
-        let mut ahead = Ahead::default();
-        assert_eq!(ahead.want(&[7..8, 20..21, 8..9, 6..7]), Want::Fetch(6, 9));
-        assert_eq!(ahead.want(&[20..21, 8..9]), Want::Fetch(20, 21));
+        let mut ahead = Claimed::default();
+        assert_eq!(ahead.want(&[7..8, 20..21, 8..9, 6..7]), fetch(6, 9));
+        assert_eq!(ahead.want(&[20..21, 8..9]), fetch(20, 21));
     }
 
     #[test]
     fn the_run_and_the_extents_never_have_the_same_chunk() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Claimed::default();
         assert!(ahead.run_takes(5));
         for chunk in 5..5 + FILL_NEAR_CHUNKS {
             assert_eq!(ahead.want(&one(chunk..chunk + 1)), Want::OfRun);
         }
         let at = 5 + FILL_NEAR_CHUNKS;
-        assert_eq!(ahead.want(&one(at..at + 2)), Want::Fetch(at, at + 2));
+        assert_eq!(ahead.want(&one(at..at + 2)), fetch(at, at + 2));
         assert_eq!(ahead.next_after(5), Some(at));
         assert!(!ahead.run_takes(at), "it flies");
         ahead.landed(at, 7);
@@ -353,32 +420,33 @@ mod tests {
 
     #[test]
     fn a_run_that_stops_keeps_what_it_has_come_to_and_no_more() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Claimed::default();
         assert!(ahead.run_takes(5));
         ahead.run_stops(6 * FILL_CHUNK_BYTES + 1);
         assert_eq!((ahead.want(&one(5..8)), ahead.want(&one(6..8))), (Want::OfRun, Want::OfRun));
-        assert_eq!(ahead.want(&one(7..8)), Want::Fetch(7, 8));
+        assert_eq!(ahead.want(&one(7..8)), fetch(7, 8));
         ahead.ended(8);
         ahead.run_stops(6 * FILL_CHUNK_BYTES);
-        assert_eq!((ahead.want(&one(5..8)), ahead.want(&one(6..8))), (Want::OfRun, Want::Fetch(6, 8)));
+        assert_eq!((ahead.want(&one(5..8)), ahead.want(&one(6..8))), (Want::OfRun, fetch(6, 8)));
     }
 
     #[test]
     fn what_an_earlier_process_left_is_proven_before_it_is_there() {
-        let mut ahead = Ahead::left(BTreeMap::from([(3, 30), (4, 40)]));
+        let left = Ahead::left(BTreeMap::from([(3, 30), (4, 40)]));
+        let mut ahead = Claimed { ahead: left, ..Claimed::default() };
         assert_eq!(ahead.want(&one(3..5)), Want::Prove(30));
         ahead.prove(3, 30);
         assert_eq!(ahead.want(&one(3..5)), Want::There(4));
         ahead.prove(4, 41);
-        assert_eq!(ahead.want(&one(4..5)), Want::Fetch(4, 5), "a chunk that is not what it was is a hole");
+        assert_eq!(ahead.want(&one(4..5)), fetch(4, 5), "a chunk that is not what it was is a hole");
         assert_eq!(ahead.bytes(), FILL_CHUNK_BYTES);
     }
 
     #[test]
     fn without_room_only_what_is_there_or_the_runs_is_waited_for() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Claimed::default();
         assert!(ahead.run_takes(0));
-        assert_eq!(ahead.want(&one(20..22)), Want::Fetch(20, 22));
+        assert_eq!(ahead.want(&one(20..22)), fetch(20, 22));
         ahead.landed(20, 1);
         ahead.ended(22);
         ahead.forgo_room();
@@ -390,7 +458,7 @@ mod tests {
 
     #[test]
     fn without_ranges_all_is_had_in_order() {
-        let mut ahead = Ahead::default();
+        let mut ahead = Claimed::default();
         ahead.forgo_ranges();
         assert!(!ahead.was_not_had(50));
         assert_eq!(ahead.want(&one(50..51)), Want::InOrder);

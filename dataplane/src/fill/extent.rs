@@ -9,6 +9,7 @@ use oci::Problem;
 
 use super::{
     ANOTHER_LENGTH, Fill, Runner,
+    ahead::Ticket,
     files::end_of,
     memory::Begun,
     run::{End, add, learn_size, misbehaved},
@@ -19,19 +20,19 @@ use crate::limits::FILL_CHUNK_BYTES;
 /// Gives back what is still claimed, also when its task is dropped.
 struct Claimed {
     fill: Arc<Fill>,
-    end: u64,
+    claim: Ticket,
 }
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        self.fill.ahead().ended(self.end);
+        self.fill.ahead().ended(self.claim);
         self.fill.wake();
     }
 }
 
 /// Fetches the chunks from `first` to `end`, exclusive, which were claimed for it.
-pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64) {
-    let claimed = Claimed { fill: fill.clone(), end };
+pub(super) async fn run(runner: Runner, fill: Arc<Fill>, first: u64, end: u64, claim: Ticket) {
+    let claimed = Claimed { fill: fill.clone(), claim };
     match fetch(&runner, &fill, first, end).await {
         Ok(Came::Chunks) => {}
         Ok(Came::Whole(answer)) => {

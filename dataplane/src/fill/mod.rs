@@ -531,7 +531,9 @@ impl Fill {
     }
 
     /// Nobody runs it any more.
-    fn stand(&self, idle: &mut Option<Box<Ingest>>, ingest: Box<Ingest>) {
+    fn stand(&self, idle: &mut Option<Box<Ingest>>, mut ingest: Box<Ingest>) {
+        // An answer that nobody takes would keep its place at the upstream.
+        ingest.answer = None;
         self.ahead().run_stops(ingest.tail.offset);
         self.publish(State::Waiting, ingest.tail.offset);
         *idle = Some(ingest);

@@ -422,15 +422,15 @@ impl Reader {
                 Want::There(_) => return Ok(Step::Look),
                 Want::Pass => return Ok(Step::NoRoom),
                 Want::Prove(crc) => return self.prove(chunk, crc).await.map(|()| Step::Look),
-                Want::Fetch(_, end) if !self.is_counted => {
-                    fill.ahead().ended(end);
+                Want::Fetch(_, _, claim) if !self.is_counted => {
+                    fill.ahead().ended(claim);
                     fill.wake();
                     return Err(misbehaved("the client has left"));
                 }
-                Want::Fetch(first, end) => {
+                Want::Fetch(first, end, claim) => {
                     let pause = FILL_RESUME_PAUSE * begun;
                     begun += 1;
-                    let task = extent::run(self.runner.clone(), fill.clone(), first, end);
+                    let task = extent::run(self.runner.clone(), fill.clone(), first, end, claim);
                     let io = self.runner.io.clone();
                     self.runner.io.spawn(async move {
                         io.sleep_until(io.now() + pause).await;

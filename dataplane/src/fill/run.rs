@@ -239,14 +239,12 @@ async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), 
             return Ok(());
         };
         let len = end_of(chunk, *size_bytes).checked_sub(ingest.tail.offset).ok_or(End::Spoilt)? as usize;
-        let Some(read) = Chunk::read(runner, fill, files, ingest.tail.offset, len).await? else {
-            return Ok(());
-        };
-        if crc32fast::hash(read.as_ref()) != crc {
+        let read = Chunk::read(runner, fill, files, ingest.tail.offset, len).await?;
+        let Some(read) = read.filter(|read| crc32fast::hash(read.as_ref()) == crc) else {
             tracing::info!(digest = %fill.digest, chunk, "a chunk did not outlive the last stop");
             fill.ahead().lost(chunk);
             return Ok(());
-        }
+        };
         ingest.hasher.update(read.as_ref());
         drop(read);
         ingest.tail = Tail::at(ingest.tail.offset + len as u64);
