@@ -258,6 +258,31 @@ fn extents_outlive_a_restart_and_are_looked_at_before_they_are_sent() {
     }
 }
 
+/// Whoever cut the file: what was there is fetched once more, and the answer is whole.
+#[test]
+fn an_extent_that_the_disk_has_lost_is_a_hole() {
+    for leg in legs() {
+        for without_ranges in [false, true] {
+            let mut plane = Plane::start(leg);
+            let blob = content(4 * MIB);
+            let digest = sha256(&blob);
+            let whole = blob.clone();
+            let fetches = play(&mut plane, Some(blob.len()), move |number, from, to| match number {
+                1.. if without_ranges => honest(&whole, 0, None),
+                _ => honest(&whole, from, to),
+            });
+            let mut client = plane.client();
+            assert_eq!(get(&mut client, &digest, "2097152-2097161").status, 206);
+            let fill = fs::read_dir(plane.place.path("fills")).unwrap().next().unwrap().unwrap().path();
+            fs::OpenOptions::new().write(true).open(fill.join("data")).unwrap().set_len(0).unwrap();
+            let answer = client.get(&target(&digest));
+            assert!(answer.status == 200 && answer.body == blob);
+            assert!(fetched(&fetches).len() <= 4, "{:?}", fetched(&fetches));
+            plane.end();
+        }
+    }
+}
+
 #[test]
 fn what_was_begun_is_completed_where_that_is_wanted() {
     for leg in legs() {
