@@ -1,7 +1,7 @@
 //! Bytes that may be in memory at a time: a sum within a sum, shared by all threads.
 //!
 //! Invariants: no more than the most is held of any of them. A look that finds room is atomic and takes no lock; only who
-//! finds none is queued. Who waits gets its turn: what [`Memory::try_hold`] gives is never given past those who wait.
+//! finds none is queued. Who waits gets its turn: nothing is given past those who wait, however little is wanted.
 
 use std::{
     pin::pin,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 /// A sum of bytes, and maybe a larger one that it counts in as well.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ struct Sum {
     /// Nothing is held of it before.
     is_open: AtomicBool,
     waiting: AtomicUsize,
+    /// Whose it is to look for room: one after the other, as they came.
+    turn: Mutex<()>,
     freed: Notify,
     within: Option<Memory>,
 }
@@ -67,6 +69,7 @@ impl Memory {
             held_bytes: AtomicU64::new(0),
             is_open: AtomicBool::new(is_open),
             waiting: AtomicUsize::new(0),
+            turn: Mutex::default(),
             freed: Notify::new(),
             within,
         }))
@@ -124,17 +127,16 @@ impl Sum {
             return;
         }
         let _waits = Waits::begin(self);
+        let _turn = self.turn.lock().await;
         loop {
             let mut freed = pin!(self.freed.notified());
             // Before the look: what is given back after it wakes this one.
             freed.as_mut().enable();
             if self.takes(bytes) {
-                break;
+                return;
             }
             freed.await;
         }
-        // What one has given back may be enough for several.
-        self.freed.notify_one();
     }
 
     fn give_back(&self, bytes: u64) {
@@ -249,6 +251,21 @@ mod tests {
         waiting.truncate(2);
         drop((first, second));
         assert!(all.try_hold(100).is_some(), "who has left waits no more");
+    }
+
+    #[test]
+    fn who_wants_much_is_not_passed_by_who_wants_little() {
+        let all = Memory::new(64);
+        let mut small: Vec<_> = (0..4).map(|_| all.try_hold(16).unwrap()).collect();
+        let mut large = begin(&all, 64);
+        assert!(poll(&mut large).is_none());
+        let mut behind: Vec<_> = (0..4).map(|_| begin(&all, 16)).collect();
+        while small.pop().is_some() {
+            assert!(behind.iter_mut().all(|one| poll(one).is_none()), "it was there first");
+            let held = poll(&mut large);
+            assert_eq!(held.is_some(), small.is_empty());
+        }
+        assert!(behind.iter_mut().all(|one| poll(one).is_some()));
     }
 
     #[test]

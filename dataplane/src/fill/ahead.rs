@@ -211,11 +211,6 @@ impl Ahead {
         self.flying.retain(|flying| flying.claim != claim);
     }
 
-    /// Whether the origin answers a part with the whole.
-    pub(super) fn has_no_ranges(&self) -> bool {
-        self.has_no_ranges
-    }
-
     /// The origin begins at 0 whatever it is asked.
     pub(super) fn forgo_ranges(&mut self) {
         self.has_no_ranges = true;

@@ -215,7 +215,16 @@ impl Reader {
             let is_long =
                 || self.fill.size_bytes.get().is_some_and(|size_bytes| *size_bytes > HELD_BACK_BYTES);
             match state {
-                State::Verified => return Ok(Ready::Begun),
+                State::Verified => {
+                    let ahead = first.filter(|_| self.way == Way::Ahead);
+                    if ahead.is_some_and(|first| {
+                        self.fill.ahead().there(first.start / FILL_CHUNK_BYTES).is_none()
+                    }) {
+                        // The run has brought it meanwhile.
+                        self.turns_in_order(failures);
+                    }
+                    return Ok(Ready::Begun);
+                }
                 State::Here => return Ok(Ready::Here),
                 State::Again => return Ok(Ready::Again),
                 // The file has the start, and what comes in its place the rest.
@@ -254,12 +263,6 @@ impl Reader {
 
     /// `None`: not yet, or it goes in order now.
     async fn ready_ahead(&mut self, first: Span) -> Result<Option<Ready>, Problem> {
-        let Progress { state, failures, .. } = *self.progress.borrow();
-        if state == State::Running && self.fill.ahead().has_no_ranges() {
-            // Maybe the run has brought it already: its end is held back all the same.
-            self.turns_in_order(failures);
-            return Ok(None);
-        }
         let is_there = self.end(first).is_none_or(|end| end > first.start);
         if !self.is_ahead() {
             return Ok(None);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use control::{Ask, Fetched, Link, Memory, Origin};
 use dataplane::{
     limits::{FILL_JOINS_MAX, FILL_RESUMES_MAX, FILLS_MAX, HELD_BACK_BYTES, Limits},
-    testing::Driver,
+    testing::{Call, Driver},
 };
 use oci::{Digest, Problem, RepositoryName};
 use tokio::sync::mpsc::Sender;
@@ -190,8 +190,13 @@ pub fn is_cut(client: &mut Client, len: usize) {
     if head.status == 502 || head.status == 504 {
         return;
     }
-    assert_eq!(head.status, 200);
-    assert_eq!(head.field("content-length"), Some(len.to_string().as_str()));
+    assert_eq!((head.status, head.field("content-length")), (200, Some(len.to_string().as_str())));
+    ends_early(client, len);
+}
+
+/// The body of an answer that has begun.
+#[track_caller]
+fn ends_early(client: &mut Client, len: usize) {
     let error = client.read_rest(len).map(drop).unwrap_err();
     assert!(matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset), "{error}");
 }
@@ -374,6 +379,41 @@ fn an_interrupted_fill_is_resumed_where_it_was_and_nobody_notices() {
             let then = if has_ranges { at + 100 } else { 2 * MIB as u64 - 100 };
             assert_eq!(fetched(&fetches), [(0, None), (at, None), (then, None)], "{has_ranges}");
             assert_eq!(sample(&plane, "resumes_total"), 2);
+            plane.end();
+        }
+    }
+}
+
+/// Kept or passed through: its status can't be taken back.
+#[test]
+fn an_answer_that_has_begun_is_cut() {
+    for leg in legs() {
+        for has_room in [true, false] {
+            let mut plane = Plane::start(leg);
+            if !has_room {
+                plane.faults.fail(Call::Allocate, 0, 28);
+            }
+            let blob = content(2 * MIB);
+            let digest = sha256(&blob);
+            let (open, gate) = mpsc::channel::<()>();
+            let mut gate = Some(gate);
+            let mut wrong = blob.clone();
+            *wrong.last_mut().unwrap() ^= 1;
+            play(&mut plane, Some(blob.len()), move |_, from, to| {
+                let mut played = honest(&wrong, from, to)?.unwrap();
+                if let Some(gate) = gate.take() {
+                    let (front, back) = wrong.split_at(MIB);
+                    played.pieces =
+                        vec![Piece::Bytes(front.to_vec()), Piece::Gate(gate), Piece::Bytes(back.to_vec())];
+                }
+                Ok(Some(played))
+            });
+            let mut client = plane.client();
+            client.send("GET", &target(&digest), b"");
+            let head = client.read_head().unwrap();
+            assert_eq!((head.status, head.field("content-length")), (200, Some("2097152")));
+            drop(open);
+            ends_early(&mut client, blob.len());
             plane.end();
         }
     }
