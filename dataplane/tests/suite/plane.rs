@@ -43,41 +43,30 @@ impl Plane {
 
     /// With these limits, and maybe with an access log, of which nobody sees anything. It caches nothing.
     pub fn with(leg: Driver, access_log: bool, limits: Limits) -> Plane {
-        Plane::make(Arc::new(Place::new()), leg, access_log, limits, None, CacheSize::NONE)
+        Plane::make(Arc::new(Place::new()), leg, access_log, limits, None, CacheSize::NONE, 1)
     }
 
     /// With a cache of so many bytes.
     pub fn caching(place: Arc<Place>, leg: Driver, cache_bytes: u64) -> Plane {
-        Plane::make(place, leg, false, Limits::default(), None, CacheSize::Bytes(cache_bytes))
+        Plane::make(place, leg, false, Limits::default(), None, CacheSize::Bytes(cache_bytes), 1)
     }
 
     /// With this much of a blob of its upstream completed without a reader.
     pub fn completing(leg: Driver, percent: Option<u8>) -> Plane {
-        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent, ON_ANY_DISK)
+        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent, ON_ANY_DISK, 1)
     }
 
     /// A process that finds what an earlier one left in `place`.
     pub fn over(place: Arc<Place>, leg: Driver, access_log: bool, limits: Limits) -> Plane {
-        Plane::make(place, leg, access_log, limits, None, ON_ANY_DISK)
+        Plane::make(place, leg, access_log, limits, None, ON_ANY_DISK, 1)
     }
 
     /// With so many cores.
     pub fn of_cores(leg: Driver, cores: usize) -> Plane {
-        Plane::make_with(Arc::new(Place::new()), leg, false, Limits::default(), None, ON_ANY_DISK, cores)
+        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), None, ON_ANY_DISK, cores)
     }
 
     fn make(
-        place: Arc<Place>,
-        leg: Driver,
-        access_log: bool,
-        limits: Limits,
-        complete_percent: Option<u8>,
-        cache: CacheSize,
-    ) -> Plane {
-        Plane::make_with(place, leg, access_log, limits, complete_percent, cache, 1)
-    }
-
-    fn make_with(
         place: Arc<Place>,
         leg: Driver,
         access_log: bool,
