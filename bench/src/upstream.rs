@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::load;
+use crate::{content::Blob, image::Document, load};
 
 /// How much is sent at once; the rate is kept between two of these.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -23,7 +23,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long a connection may stand still.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A registry with blobs that may be read. It stops listening when it is dropped.
+/// A registry with a blob and its manifest that may be read. It stops listening when it is dropped.
 pub struct Upstream {
     addr: SocketAddr,
     shared: Arc<Shared>,
@@ -41,8 +41,8 @@ pub struct Asked {
 }
 
 struct Shared {
-    /// By digest, whatever the repository is called.
-    blobs: Mutex<BTreeMap<String, Arc<[u8]>>>,
+    /// By the end of their path, `blobs/DIGEST` and `manifests/DIGEST`, whatever the repository is called.
+    stored: Mutex<BTreeMap<String, Stored>>,
     gets: AtomicU64,
     heads: AtomicU64,
     bytes: AtomicU64,
@@ -52,6 +52,12 @@ struct Shared {
     /// When the line is free for the next piece: all connections share it.
     free_at: Mutex<Instant>,
     ended: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Stored {
+    media_type: &'static str,
+    bytes: Arc<[u8]>,
 }
 
 /// What a request asks for.
@@ -72,7 +78,7 @@ impl Upstream {
         let listener = TcpListener::bind(addr).map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
         let shared = Arc::new(Shared {
-            blobs: Mutex::default(),
+            stored: Mutex::default(),
             gets: AtomicU64::new(0),
             heads: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -98,11 +104,18 @@ impl Upstream {
         self.addr
     }
 
-    /// Has only this blob from now on.
-    pub fn offer(&self, digest: &oci::Digest, bytes: Vec<u8>) {
-        let mut blobs = lock(&self.shared.blobs);
-        blobs.clear();
-        blobs.insert(digest.to_string(), bytes.into());
+    /// Has only this blob from now on, and a manifest that names it, whose digest is given.
+    pub fn offer(&self, blob: &Blob) -> oci::Digest {
+        let layers = std::slice::from_ref(blob);
+        let manifest = Document::manifest(&Document::config(layers), layers, 0);
+        let of_blob = Stored { media_type: "application/octet-stream", bytes: blob.noise().bytes().into() };
+        let of_manifest =
+            Stored { media_type: oci::MediaType::OCI_MANIFEST.as_str(), bytes: manifest.bytes.into() };
+        *lock(&self.shared.stored) = BTreeMap::from([
+            (format!("blobs/{}", blob.digest), of_blob),
+            (format!("manifests/{}", manifest.digest), of_manifest),
+        ]);
+        manifest.digest
     }
 
     /// What was asked of it so far.
@@ -193,9 +206,11 @@ impl Shared {
             return stream
                 .write_all(format!("HTTP/1.1 200 OK\r\n{api}Content-Length: 2\r\n\r\n{{}}").as_bytes());
         }
-        let digest = question.path.rsplit_once("/blobs/").map_or("", |(_, digest)| digest);
-        let found = lock(&self.blobs).get(digest).cloned();
-        let (Some(blob), "GET" | "HEAD") = (found, question.method) else {
+        let mut from_end = question.path.rmatch_indices('/').map(|(at, _)| &question.path[at + 1..]);
+        let digest = from_end.next().unwrap_or("");
+        let found = from_end.next().and_then(|end| lock(&self.stored).get(end).cloned());
+        let is_blob = question.path.contains("/blobs/");
+        let (Some(Stored { media_type, bytes }), "GET" | "HEAD") = (found, question.method) else {
             let body = r#"{"errors":[{"code":"BLOB_UNKNOWN"}]}"#;
             let body = if question.method == "HEAD" { "" } else { body };
             let length = body.len();
@@ -203,10 +218,10 @@ impl Shared {
             return stream.write_all(answer.as_bytes());
         };
         let end =
-            question.range.and_then(|(_, last)| last).map_or(blob.len(), |last| blob.len().min(last + 1));
+            question.range.and_then(|(_, last)| last).map_or(bytes.len(), |last| bytes.len().min(last + 1));
         let start = question.range.map_or(0, |(first, _)| first);
-        if start >= end && !blob.is_empty() {
-            let length = blob.len();
+        if start >= end && !bytes.is_empty() {
+            let length = bytes.len();
             let answer = format!(
                 "HTTP/1.1 416 Range Not Satisfiable\r\n{api}Content-Range: bytes */{length}\r\n\
                  Content-Length: 0\r\n\r\n"
@@ -216,21 +231,25 @@ impl Shared {
         let status = match question.range {
             None => "200 OK\r\n".to_owned(),
             Some(_) => {
-                format!("206 Partial Content\r\nContent-Range: bytes {start}-{}/{}\r\n", end - 1, blob.len())
+                format!("206 Partial Content\r\nContent-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len())
             }
         };
         let head = format!(
-            "HTTP/1.1 {status}{api}Content-Type: application/octet-stream\r\nDocker-Content-Digest: {digest}\r\n\
+            "HTTP/1.1 {status}{api}Content-Type: {media_type}\r\nDocker-Content-Digest: {digest}\r\n\
              ETag: \"{digest}\"\r\nAccept-Ranges: bytes\r\nContent-Length: {}\r\n\r\n",
             end - start
         );
+        if !is_blob {
+            stream.write_all(head.as_bytes())?;
+            return if question.method == "HEAD" { Ok(()) } else { stream.write_all(&bytes[start..end]) };
+        }
         if question.method == "HEAD" {
             self.heads.fetch_add(1, Ordering::Relaxed);
             return stream.write_all(head.as_bytes());
         }
         self.gets.fetch_add(1, Ordering::Relaxed);
         self.sending.fetch_add(1, Ordering::AcqRel);
-        let sent = stream.write_all(head.as_bytes()).and_then(|()| self.send(stream, &blob[start..end]));
+        let sent = stream.write_all(head.as_bytes()).and_then(|()| self.send(stream, &bytes[start..end]));
         self.sending.fetch_sub(1, Ordering::AcqRel);
         sent
     }
@@ -301,14 +320,14 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::{content::Blob, registry::Registry};
+    use crate::registry::Registry;
 
     #[test]
     fn it_serves_counts_and_keeps_its_rate() {
         let upstream = Upstream::start((Ipv4Addr::LOCALHOST, 0).into(), 10 << 20, None).unwrap();
         let blob = Blob::new(1, 2 << 20);
         let bytes = blob.noise().bytes();
-        upstream.offer(&blob.digest, bytes.clone());
+        let manifest = upstream.offer(&blob);
         let mut registry = Registry::at(upstream.addr());
         assert_eq!(registry.send("GET", "/v2/", "", b"").unwrap().head.status, 200);
         assert!(registry.has_blob("any/where", &blob.digest).unwrap());
@@ -324,6 +343,9 @@ mod tests {
         let tail = registry.send("GET", &target, "Range: bytes=2097150-\r\n", b"").unwrap();
         assert_eq!((tail.head.status, &tail.body[..]), (206, &bytes[(2 << 20) - 2..]));
         assert_eq!(registry.send("GET", &target, "Range: bytes=9000000-\r\n", b"").unwrap().head.status, 416);
+        let named = registry.send("GET", &format!("/v2/any/where/manifests/{manifest}"), "", b"").unwrap();
+        assert_eq!(oci::Digest::of(oci::Algorithm::Sha256, &named.body), manifest);
+        assert!(String::from_utf8(named.body).unwrap().contains(&blob.digest.to_string()));
         assert!(upstream.wait_until_idle(Duration::from_secs(1)));
         assert_eq!(upstream.asked(), Asked { gets: 3, heads: 1, bytes: (2 << 20) + 3 + 2 });
     }

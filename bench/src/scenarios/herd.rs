@@ -168,7 +168,7 @@ impl Scenario for Herd {
         let arrivals = self.settings.arrivals.times(roles.len(), self.settings.seed + self.rounds);
         let (settings, verify_every) = (self.settings.clone(), self.settings.verify_every.max(1));
         let upstream = self.upstream()?;
-        upstream.offer(&blob.digest, blob.noise().bytes());
+        upstream.offer(&blob);
         let before = upstream.asked();
         let target = subject.blob_target(&blob);
         let quick = AtomicUsize::new(roles.iter().filter(|role| **role == Role::Quick).count());
@@ -226,12 +226,16 @@ impl Scenario for Herd {
             let hit = self.again(case, subject, &blob, count)?;
             self.rounds += 1;
             let other = Blob::new(self.rounds, self.settings.blob_size);
-            self.upstream()?.offer(&other.digest, other.noise().bytes());
+            self.upstream()?.offer(&other);
             let alone = self.again(case, subject, &other, 1)?;
             for (name, value) in served.figures(&alone, &hit) {
                 round.figures.insert(name.to_owned(), value);
             }
-            round.figures.insert("first_byte_over_upstream_us".to_owned(), self.first_byte(subject)?);
+            for (name, is_named) in
+                [("first_byte_over_upstream_us", true), ("unnamed_first_byte_over_upstream_us", false)]
+            {
+                round.figures.insert(name.to_owned(), self.first_byte(subject, is_named)?);
+            }
         }
         Ok(round)
     }
@@ -256,18 +260,27 @@ impl Served {
 
 impl Herd {
     /// How much later the first byte of a miss comes than the upstream's own, in microseconds: the difference of the
-    /// medians over single clients with nobody beside them.
-    fn first_byte(&mut self, subject: &Subject) -> Result<f64, String> {
+    /// medians over single clients with nobody beside them. `is_named`: each has read the blob's manifest before, as
+    /// clients do; a cache that nobody has told of the blob has to ask whether it may give it.
+    fn first_byte(&mut self, subject: &Subject, is_named: bool) -> Result<f64, String> {
         let (mut own, mut through) = (Vec::new(), Vec::new());
         for _ in 0..FIRST_BYTES {
             self.rounds += 1;
             let blob = Blob::new(self.rounds, FIRST_BYTE_BLOB_BYTES);
             let upstream = self.upstream()?;
-            upstream.offer(&blob.digest, blob.noise().bytes());
+            let manifest = upstream.offer(&blob);
             let direct = Registry::at(upstream.addr());
             let target = format!("/v2/{REPOSITORY}/blobs/{}", blob.digest);
-            own.push(first_byte_s(&direct, &target, &blob)?);
-            through.push(first_byte_s(&subject.registry, &subject.blob_target(&blob), &blob)?);
+            let sides =
+                [(&direct, target, &mut own), (&subject.registry, subject.blob_target(&blob), &mut through)];
+            for (registry, target, times) in sides {
+                let mut client = Client::of(registry);
+                if let Some((path, _)) = target.rsplit_once("/blobs/").filter(|_| is_named) {
+                    let manifest = format!("{path}/manifests/{manifest}");
+                    client.send(&Request::get(&manifest), &[200], &Reading::Keep)?;
+                }
+                times.push(first_byte_s(&mut client, &target, &blob)?);
+            }
         }
         let median = |times| first_median_last(times).map_or(0.0, |(_, median, _)| median);
         Ok((median(through) - median(own)) * 1e6)
@@ -288,10 +301,8 @@ impl Herd {
     }
 }
 
-/// Over a connection of its own.
-fn first_byte_s(registry: &Registry, target: &str, blob: &Blob) -> Result<f64, String> {
+fn first_byte_s(client: &mut Client, target: &str, blob: &Blob) -> Result<f64, String> {
     let reading = Reading::Drop { length: Some(blob.length) };
-    let mut client = Client::of(registry);
     let begun = Instant::now();
     let got = client.send(&Request::get(target), &[200], &reading)?;
     Ok(got.first_byte.saturating_duration_since(begun).as_secs_f64())

@@ -149,8 +149,8 @@ async fn fill(
     for _ in 0..FILL_JOINS_MAX {
         let mut reader = core.join_fill(digest, origin, told_bytes)?;
         let selected = reader.size_bytes().map(|size_bytes| conditions.selected(digest, size_bytes));
-        let selected = selected.transpose()?;
-        if let (Some(selected), Some(size_bytes)) = (&selected, reader.size_bytes()) {
+        let mut selected = selected.transpose()?;
+        if let (Some(selected), Some(size_bytes)) = (&mut selected, reader.size_bytes()) {
             reader.answers(selected, size_bytes);
         }
         let first = match &selected {
@@ -266,14 +266,14 @@ pub fn respond(
     if let Some(response) = unchanged(core, digest, conditions.if_match, conditions.if_none_match)? {
         return Ok(response);
     }
-    let selected = conditions.selected(digest, blob.size_bytes)?;
+    let mut selected = conditions.selected(digest, blob.size_bytes)?;
     let status = if selected == Selected::Whole { 200 } else { 206 };
     let size_bytes = blob.size_bytes;
     let mut lines = core.lines(status);
     lines.rendered(&blob.lines);
     lines.fixed(cache_line(came));
     // Its length may have been told only now.
-    reader.iter_mut().for_each(|reader| reader.answers(&selected, size_bytes));
+    reader.iter_mut().for_each(|reader| reader.answers(&mut selected, size_bytes));
     let span = match selected {
         Selected::Whole => Span { start: 0, end: size_bytes },
         Selected::One(span) => {

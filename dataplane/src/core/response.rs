@@ -198,13 +198,11 @@ impl Response {
 
     /// Moves on to the next part, if there is one.
     pub fn next_part(&mut self) -> bool {
-        if let Body::Pass(pass, part) = &mut self.body
-            && pass.is_over()
-            && let Some(part) = part.take()
-        {
-            self.body = Body::File(*part);
-        }
-        let Body::File(part) = &mut self.body else { return false };
+        let part = match &mut self.body {
+            Body::File(part) => part,
+            Body::Pass(_, Some(part)) => &mut **part,
+            Body::Empty | Body::Bytes(_) | Body::Pass(_, None) => return false,
+        };
         let Some(rest) = &mut part.rest else { return false };
         self.head.clear();
         self.head_sent = 0;
@@ -218,6 +216,16 @@ impl Response {
             Ok(None) | Err(_) => part.rest = None,
         }
         part.window = None;
+        if let Body::Pass(pass, next) = &mut self.body
+            && let Some(mut part) = next.take()
+        {
+            if part.rest.is_some() && pass.turns_to(part.span) {
+                part.span.start = part.span.end;
+                *next = Some(part);
+            } else {
+                self.body = Body::File(*part);
+            }
+        }
         true
     }
 

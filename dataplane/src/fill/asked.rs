@@ -13,8 +13,6 @@ pub(super) struct Asked {
     /// Several, in the order in which they are sent; none: it is one.
     parts: Box<[Span]>,
     reach: Reach,
-    /// All of the blob, in one part.
-    pub(super) is_whole: bool,
     /// So little that no whole fill is begun for it.
     pub(super) is_probe: bool,
 }
@@ -34,10 +32,12 @@ enum Reach {
 const CHUNK_RANGES_MAX: usize = 64;
 
 impl Asked {
-    pub(super) fn of(selected: &Selected, size_bytes: u64) -> Asked {
+    /// `selected` may come out in another order: as the blob has it, where the end of the answer waits for all before it
+    /// (RFC 9110 §15.3.7.2 leaves that to the server).
+    pub(super) fn of(selected: &mut Selected, size_bytes: u64) -> Asked {
         let whole = Span { start: 0, end: size_bytes };
         let one = selected.span(size_bytes);
-        let parts = match selected {
+        let mut parts = match selected {
             Selected::Many(parts) => parts.clone(),
             Selected::Whole | Selected::One(_) => Box::default(),
         };
@@ -52,7 +52,11 @@ impl Asked {
             None if has_both_ends && (!is_probe || size_bytes <= HELD_BACK_BYTES) => Reach::None,
             None => Reach::Any,
         };
-        Asked { is_whole: one == Some(whole), parts, reach, is_probe }
+        if let (Selected::Many(selected), Reach::None) = (selected, reach) {
+            selected.sort_unstable_by_key(|part| part.start);
+            parts.clone_from(selected);
+        }
+        Asked { parts, reach, is_probe }
     }
 
     /// Whether a part that begins at `start` goes ahead of a fill that has come to `frontier`.
@@ -62,6 +66,11 @@ impl Asked {
             Reach::Far => start >= frontier + FILL_NEAR_CHUNKS * FILL_CHUNK_BYTES,
             Reach::None => false,
         }
+    }
+
+    /// Whether it begins and ends as the blob does, so that its end waits until all of the blob is verified.
+    pub(super) fn is_held(&self) -> bool {
+        self.reach == Reach::None
     }
 
     /// The chunks of what is left of a part, and of the parts behind it that one request may bring with its first one.
@@ -91,11 +100,11 @@ mod tests {
 
     fn of(parts: &[(u64, u64)], size_bytes: u64) -> Asked {
         let spans: Vec<Span> = parts.iter().map(|(start, end)| Span { start: *start, end: *end }).collect();
-        let selected = match spans.as_slice() {
+        let mut selected = match spans.as_slice() {
             [one] => Selected::One(*one),
             _ => Selected::Many(spans.into()),
         };
-        Asked::of(&selected, size_bytes)
+        Asked::of(&mut selected, size_bytes)
     }
 
     #[test]
@@ -111,7 +120,7 @@ mod tests {
         assert!(of(&[(0, 100_000), (NEAR, NEAR + 100_000)], SIZE_BYTES).goes_ahead(0, 0));
         let ends = [(0, 100_000), (SIZE_BYTES - 100_000, SIZE_BYTES)];
         let ends = of(&ends, SIZE_BYTES);
-        assert!(!ends.goes_ahead(SIZE_BYTES - 100_000, 0) && !ends.is_whole);
+        assert!(!ends.goes_ahead(SIZE_BYTES - 100_000, 0) && ends.is_held());
         let probe = of(&[(0, 100), (SIZE_BYTES - 1000, SIZE_BYTES)], SIZE_BYTES);
         assert!(probe.goes_ahead(0, 0) && probe.is_probe);
         // What could be held back whole is.
@@ -120,9 +129,20 @@ mod tests {
 
     #[test]
     fn the_whole_never_goes_ahead_however_small_it_is() {
-        for selected in [Selected::Whole, Selected::One(Span { start: 0, end: 100 })] {
-            let whole = Asked::of(&selected, 100);
-            assert!(whole.is_whole && !whole.goes_ahead(0, 0));
+        for mut selected in [Selected::Whole, Selected::One(Span { start: 0, end: 100 })] {
+            let whole = Asked::of(&mut selected, 100);
+            assert!(whole.is_held() && !whole.goes_ahead(0, 0));
+        }
+    }
+
+    #[test]
+    fn parts_are_put_in_order_only_where_the_last_waits_for_the_others() {
+        let [low, high] = [0, SIZE_BYTES - 100_000].map(|start| Span { start, end: start + 100_000 });
+        for (second, expected) in [(high, [low, high]), (Span { end: high.end - 1, ..high }, [high, low])] {
+            let mut selected = Selected::Many([Span { end: second.end, ..high }, low].into());
+            let asked = Asked::of(&mut selected, SIZE_BYTES);
+            let expected = expected.map(|part| Span { end: part.end.min(second.end), ..part });
+            assert_eq!((&asked.parts[..], selected), (&expected[..], Selected::Many(expected.into())));
         }
     }
 

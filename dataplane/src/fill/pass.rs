@@ -30,6 +30,10 @@ pub struct Pass {
     digest: Digest,
     /// Of the whole blob, in bytes.
     size_bytes: u64,
+    /// What its way brings, from the next byte on.
+    brings: Span,
+    /// What is left to send of that, before it turns to another part.
+    part: Span,
     way: Way,
 }
 
@@ -100,8 +104,9 @@ impl Pass {
         following: Following,
         first: Bytes,
     ) -> Pass {
+        let brings = Span { start: following.start() - first.len() as u64, end: size_bytes };
         let way = Way::Shared(Box::new(Shared::new(following, runner.origin, size_bytes, first)));
-        Pass { runner, digest, size_bytes, way }.counted()
+        Pass { runner, digest, size_bytes, brings, part: brings, way }.counted()
     }
 
     /// An answer with `span` of a blob, by itself; `hasher` has the bytes before it, if with them the answer is the whole
@@ -116,8 +121,20 @@ impl Pass {
         hasher: Option<Hasher>,
         first: Option<Bytes>,
     ) -> Result<Pass, Problem> {
+        let first_len = first.as_ref().map_or(0, |first| first.len() as u64);
+        let brings = Span { start: span.start - first_len, end: span.end };
         let own = Own::new(&runner, digest, size_bytes, span, hasher, first)?;
-        Ok(Pass { runner, digest, size_bytes, way: Way::Own(Box::new(own)) }.counted())
+        let way = Way::Own(Box::new(own));
+        Ok(Pass { runner, digest, size_bytes, brings, part: brings, way }.counted())
+    }
+
+    /// Goes on with another part, if it brings that: what lies before is dropped. Whether it does.
+    pub fn turns_to(&mut self, part: Span) -> bool {
+        let does = self.brings.start <= part.start && part.end <= self.brings.end;
+        if does {
+            self.part = part;
+        }
+        does
     }
 
     fn counted(self) -> Pass {
@@ -135,9 +152,11 @@ impl Pass {
         Ok(())
     }
 
-    /// Nothing is left of it.
+    /// Nothing is left of its part; and if that is the last that it brings, what it has to verify is right.
     pub fn is_over(&self) -> bool {
+        let is_last = self.part.end == self.brings.end;
         match &self.way {
+            _ if !is_last => self.part.is_empty(),
             Way::Shared(shared) => shared.is_over(),
             Way::Own(own) => own.is_over(),
         }
@@ -145,14 +164,29 @@ impl Pass {
 
     /// What may be sent next. `None`: wait for more.
     pub fn sendable(&mut self) -> Option<Bytes> {
-        match &mut self.way {
-            Way::Shared(shared) => shared.sendable(),
-            Way::Own(own) => own.sendable(self.size_bytes),
+        loop {
+            let bytes = match &mut self.way {
+                Way::Shared(shared) => shared.sendable(),
+                Way::Own(own) => own.sendable(self.size_bytes),
+            }?;
+            let at_most = |bytes_max: u64| usize::try_from(bytes_max).unwrap_or(usize::MAX).min(bytes.len());
+            let dropped = at_most(self.part.start - self.brings.start);
+            if dropped == 0 {
+                let len = at_most(self.part.len());
+                return (len > 0).then(|| bytes.slice(..len));
+            }
+            self.pass_over(dropped);
         }
     }
 
     /// `count` bytes of it are sent.
     pub fn advance(&mut self, count: usize) {
+        self.part.start += count as u64;
+        self.pass_over(count);
+    }
+
+    fn pass_over(&mut self, count: usize) {
+        self.brings.start += count as u64;
         match &mut self.way {
             Way::Shared(shared) => shared.advance(count),
             Way::Own(own) => own.advance(count),

@@ -155,15 +155,15 @@ impl Reader {
         self.fill.size_bytes.get().copied().or(self.runner.size_bytes)
     }
 
-    /// What it is answered, of a blob of this length. An answer that has all of the blob does not become whole before the
-    /// blob was verified, whatever becomes of the fill. Any other has no bytes that another upstream gave, as long as they
-    /// are not verified: it passes through.
-    pub fn answers(&mut self, selected: &Selected, size_bytes: u64) {
+    /// What it is answered, of a blob of this length. An answer that begins and ends as the blob does is not complete before
+    /// the blob was verified, whatever becomes of the fill; its parts are put in their order. Any other has no bytes that
+    /// another upstream gave, as long as they are not verified: it passes through.
+    pub fn answers(&mut self, selected: &mut Selected, size_bytes: u64) {
         self.asked = Some(Asked::of(selected, size_bytes));
     }
 
-    fn is_whole(&self) -> bool {
-        self.asked.as_ref().is_some_and(|asked| asked.is_whole)
+    fn is_held(&self) -> bool {
+        self.asked.as_ref().is_some_and(Asked::is_held)
     }
 
     fn is_probe(&self) -> bool {
@@ -171,7 +171,7 @@ impl Reader {
     }
 
     fn is_anothers(&self) -> bool {
-        self.asked.is_some() && !self.is_whole() && !self.fill.givers.are_only(self.runner.origin.upstream)
+        self.asked.is_some() && !self.is_held() && !self.fill.givers.are_only(self.runner.origin.upstream)
     }
 
     /// Its next part. It goes ahead if that is worth it.
@@ -303,11 +303,19 @@ impl Reader {
             (State::Here | State::Again | State::Lost, _) => Some(0),
             (State::Waiting | State::Running | State::Full, _) if self.is_anothers() => Some(0),
             (State::Waiting | State::Running, Way::InOrder) if failures != self.failures => Some(0),
+            // What is in the file goes out of it; where the answer ends is verified by what comes in its place.
+            (State::Full, Way::InOrder)
+                if self.is_held() && self.size_bytes().is_some_and(|size| span.end < size) =>
+            {
+                Some(frontier)
+            }
             (State::Waiting | State::Running | State::Full, Way::InOrder) => {
                 Some(frontier.min(span.end.saturating_sub(HELD_BACK_BYTES)))
             }
             (State::Waiting | State::Running | State::Full, Way::Ahead) => {
-                Some(there.map_or(frontier, |end| end * FILL_CHUNK_BYTES))
+                // What a run brought that stands now is a probe's at once; any other has the run go on, and its end held back.
+                let brought = if self.is_probe() { frontier } else { 0 };
+                Some(there.map_or(brought, |end| end * FILL_CHUNK_BYTES))
             }
         }
     }
@@ -379,28 +387,35 @@ impl Reader {
     }
 
     /// What is left of the answer, once there is no room for the blob.
+    ///
+    /// Errors: [`Problem::Overloaded`]: there are too many.
     async fn pass(&self, span: Span) -> Result<Pass, Problem> {
         let size_bytes = self.size_bytes().ok_or(Problem::Internal)?;
         let (runner, digest) = (self.runner.clone(), self.fill.digest);
-        if !self.is_whole() {
+        if !self.is_held() {
             return Pass::alone(runner, digest, size_bytes, span, None, Some(Bytes::new()));
         }
         let Full { start, hasher, stream } = self.full()?;
         // What was held back of what is in the file.
-        let len = start.checked_sub(span.start).ok_or(Problem::Internal)? as usize;
-        let first = if len > 0 {
+        let first = if span.start < *start {
             let (files, _) = self.file().ok_or(Problem::Internal)?;
+            let len = (start - span.start) as usize;
             let read = Chunk::read(&self.runner, &self.fill, files, span.start, len).await;
             let chunk = read.ok().flatten().ok_or(Problem::Internal)?;
-            Bytes::copy_from_slice(chunk.as_ref())
+            let held = runner.fills.passing.memory.hold(len as u64).await;
+            held.with(Bytes::copy_from_slice(chunk.as_ref()))
         } else {
             Bytes::new()
         };
-        if let Some(stream) = stream {
-            return Ok(Pass::shared(runner, digest, size_bytes, stream.clone(), first));
-        }
-        let rest = Span { start: *start, end: span.end };
-        Pass::alone(runner, digest, size_bytes, rest, Some(hasher.clone()), Some(first))
+        let mut pass = match stream {
+            Some(stream) => Pass::shared(runner, digest, size_bytes, stream.clone(), first),
+            None => {
+                let rest = Span { start: *start, end: size_bytes };
+                Pass::alone(runner, digest, size_bytes, rest, Some(hasher.clone()), Some(first))?
+            }
+        };
+        pass.turns_to(span);
+        Ok(pass)
     }
 
     fn full(&self) -> Result<&Full, Problem> {

@@ -333,6 +333,55 @@ fn parts_of_one_answer_pass_through_one_after_the_other() {
     }
 }
 
+/// Bytes of parts as a body has them, each behind its head.
+fn has_parts(body: &[u8], blob: &[u8], parts: &[(usize, usize)]) -> bool {
+    let mut rest = body;
+    parts.iter().all(|(start, end)| {
+        let head_len = rest.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let head = String::from_utf8_lossy(&rest[..head_len]).into_owned();
+        let (part, behind) = rest[head_len..].split_at(end - start);
+        rest = behind;
+        head.contains(&format!("bytes {start}-{}/{}", end - 1, blob.len())) && part == &blob[*start..*end]
+    }) && rest.ends_with(b"--\r\n")
+}
+
+/// Wherever that is: before, in, between and behind its parts. They come in the blob's order.
+#[test]
+fn parts_with_both_ends_are_verified_as_a_whole_where_the_room_ends() {
+    for leg in legs() {
+        for units in [1, 2, 3, 4, 5] {
+            for is_right in [true, false] {
+                let mut plane = Plane::start(leg);
+                let blob = content(6 * MIB);
+                let digest = sha256(&blob);
+                let mut sent = blob.clone();
+                // In none of the parts.
+                sent[5 * MIB + 300_000] ^= u8::from(!is_right);
+                let all = sent.clone();
+                play(&mut plane, Some(blob.len()), move |_, from, to| honest(&all, from, to));
+                plane.faults.fail(Call::Allocate, units, ENOSPC);
+                let last = blob.len() - 1;
+                let mut client = plane.client();
+                let asked = format!("2000000-2999999,{}-{last},0-999999,5000000-5000099", last - 70_000);
+                ranged(&mut client, &digest, &asked);
+                let head = client.read_head().unwrap();
+                assert_eq!(head.status, 206, "{}", head.head);
+                let length = head.field("content-length").unwrap().parse().unwrap();
+                let body = client.read_rest(length);
+                assert_eq!(body.is_ok(), is_right, "{units}");
+                let parts = [
+                    (0, 1_000_000),
+                    (2_000_000, 3_000_000),
+                    (5_000_000, 5_000_100),
+                    (last - 70_000, last + 1),
+                ];
+                assert!(body.is_err() || has_parts(&body.unwrap(), &blob, &parts), "{units}");
+                plane.end();
+            }
+        }
+    }
+}
+
 #[test]
 fn requests_of_their_own_are_bounded() {
     let mut plane = Plane::start(Driver::Epoll);
