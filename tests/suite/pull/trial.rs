@@ -117,7 +117,10 @@ impl Trial {
         if asks == Asks::Part {
             request = request.header("Range", format!("bytes={}-{}", PART.0, PART.1));
         }
-        match request.try_send() {
+        let answer = request.try_send();
+        let challenge = answer.as_ref().ok().and_then(|answer| answer.get("www-authenticate"));
+        assert!(challenge.is_none(), "{}: an upstream's challenge is its own: {challenge:?}", self.name());
+        match answer {
             Ok(answer) if answer.status < 300 => self.judge(asks, &answer),
             Ok(answer) => {
                 if answer.status == 503 {

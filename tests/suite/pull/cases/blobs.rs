@@ -100,6 +100,9 @@ pub fn all(shut: SocketAddr) -> Vec<Case> {
         blob("a shorter range", after_a_reset(Fault::RangeShortened { by: 1000 }), CUT, CUT).waits(again),
         // It is begun again, but whoever has the beginning can't go on with it.
         blob("another total", after_a_reset(Fault::AnotherTotal { by: 1000 }), CUT, CUT).waits(again),
+        // As it is when another cache of the same upstream answers: the digest alone says what it is.
+        blob("another ETag", after_a_reset(Fault::Header("ETag", "\"another\"".to_owned())), RIGHT, RIGHT)
+            .waits(again),
         blob("no total", after_a_reset(Fault::TotalUnknown), RIGHT, RIGHT).waits(again),
         blob("wrong bytes on resume", after_a_reset(Fault::WrongBytes), CUT, CUT).waits(again),
     ]
