@@ -126,8 +126,8 @@ pub const SYNCFS_MEMBERS_MIN: usize = 8;
 /// Blobs that the cache's index knows, running fills among them; another one is only passed through. At most 128 bytes
 /// of memory each; 36 more for a digest of 64 bytes.
 pub const CACHE_ENTRIES_MAX: usize = 2 * 1024 * 1024;
-/// Digests that commits and mounts in flight have pinned at the same time; more is 503.
-pub const CACHE_PINS_MAX: usize = 64 * 1024;
+/// Blobs that are known to be larger than the cache's small queue, and so go first.
+pub const CACHE_LARGE_MAX: usize = 64;
 /// Numbers of entries that are looked at for one page of the cache's list, so that nobody waits for it.
 pub const CACHE_PAGE_LOOKS_MAX: u64 = 4096;
 /// Entries in one page of the cache's list.
@@ -280,8 +280,6 @@ const _: () = {
     assert!(CACHE_PAGE_ENTRIES_MAX as u64 <= CACHE_PAGE_LOOKS_MAX && CACHE_FILLS_MAX < FILLS_MAX);
     // The keeper is not held for long by one of them.
     assert!(CACHE_DIGESTS_MAX <= BATCH_MEMBERS_MAX);
-    // Every commit that waits can hold its pin.
-    assert!(COMMITS_WAITING_MAX <= CACHE_PINS_MAX);
     assert!(CACHE_PROMOTION_USES <= CACHE_USES_MAX && CACHE_GHOST_MIN >= 1 && CACHE_SMALL_PERCENT < 100);
     assert!(CACHE_FRAME_BYTES_MAX <= CACHE_JOURNAL_BUFFER_BYTES_MAX);
     assert!(CACHE_JOURNAL_BUFFER_BYTES_MAX as u64 <= CACHE_JOURNAL_BYTES_MAX);

@@ -4,7 +4,7 @@
 pub use crate::{
     cache::{
         Budget, Found, Header, Index, Item, Kind, Lease, Leases, Loaded, Log, NoRoom, Opened, Place, Policy,
-        Read, Rebuilt, Record as IndexRecord, Refused, Unwritten, Victim, read_frames,
+        Read, Record as IndexRecord, Refused, Unwritten, Victim, read_frames,
     },
     fill::{Journal, read_journal as read_fill_journal},
     http::{BodyLength, Chunked, Head, Parsed, parse as parse_head},

@@ -203,6 +203,15 @@ pub enum Selected {
 }
 
 impl Selected {
+    /// The same in the order of the blob. A server should keep to the order that was asked, and no client may count on it
+    /// (RFC 9110 §15.3.7.2): for where a part can't go out before what lies in front of it.
+    pub fn in_order(mut self) -> Selected {
+        if let Selected::Many(parts) = &mut self {
+            parts.sort_unstable_by_key(|part| part.start);
+        }
+        self
+    }
+
     /// The one part that it is, of a blob of this length. `None`: it is several.
     pub fn span(&self, size_bytes: u64) -> Option<Span> {
         match self {

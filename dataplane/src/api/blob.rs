@@ -149,10 +149,10 @@ async fn fill(
     for _ in 0..FILL_JOINS_MAX {
         let mut reader = core.join_fill(digest, origin, told_bytes)?;
         let selected = reader.size_bytes().map(|size_bytes| conditions.selected(digest, size_bytes));
-        let mut selected = selected.transpose()?;
-        if let (Some(selected), Some(size_bytes)) = (&mut selected, reader.size_bytes()) {
-            reader.answers(selected, size_bytes);
-        }
+        let selected = match (selected.transpose()?, reader.size_bytes()) {
+            (Some(selected), Some(size_bytes)) => Some(reader.answers(selected, size_bytes)),
+            _ => None,
+        };
         let first = match &selected {
             Some(Selected::One(span)) => Some(*span),
             Some(Selected::Many(spans)) => spans.first().copied(),
@@ -273,7 +273,9 @@ pub fn respond(
     lines.rendered(&blob.lines);
     lines.fixed(cache_line(came));
     // Its length may have been told only now.
-    reader.iter_mut().for_each(|reader| reader.answers(&mut selected, size_bytes));
+    if let Some(reader) = &mut reader {
+        selected = reader.answers(selected, size_bytes);
+    }
     let span = match selected {
         Selected::Whole => Span { start: 0, end: size_bytes },
         Selected::One(span) => {

@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use crate::limits::LEASE_UNIT_BYTES;
@@ -52,8 +52,7 @@ impl Budget {
 
     /// Reserves at least `bytes`, in whole units of [`LEASE_UNIT_BYTES`].
     pub fn reserve(self: &Arc<Budget>, bytes: u64) -> Result<Lease, NoRoom> {
-        let lease =
-            Lease { budget: self.clone(), held_bytes: AtomicU64::new(0), linked: AtomicBool::new(false) };
+        let lease = self.lease(0, false);
         lease.grow(bytes)?;
         Ok(lease)
     }
@@ -65,7 +64,16 @@ impl Budget {
 
     /// A lease of bytes that are counted already, of a file that has a name: a reader's.
     pub(super) fn lease_of_linked(self: &Arc<Budget>, bytes: u64) -> Lease {
-        Lease { budget: self.clone(), held_bytes: AtomicU64::new(bytes), linked: AtomicBool::new(true) }
+        self.lease(bytes, true)
+    }
+
+    fn lease(self: &Arc<Budget>, bytes: u64, is_linked: bool) -> Lease {
+        Lease {
+            budget: self.clone(),
+            held_bytes: AtomicU64::new(bytes),
+            linked: AtomicBool::new(is_linked),
+            readers: AtomicUsize::new(0),
+        }
     }
 
     /// Takes back what was counted.
@@ -96,6 +104,8 @@ pub struct Lease {
     held_bytes: AtomicU64,
     /// The file has a name, so its bytes stay when all descriptors are closed.
     linked: AtomicBool,
+    /// Answers that are sent out of the file. Who only keeps it open is none.
+    readers: AtomicUsize,
 }
 
 impl Lease {
@@ -128,6 +138,21 @@ impl Lease {
     pub fn shrink(&self, to_bytes: u64) {
         let held = self.held_bytes.fetch_min(to_bytes, Ordering::AcqRel);
         self.budget.give_back(held.saturating_sub(to_bytes));
+    }
+
+    /// An answer is sent out of its file from now on.
+    pub fn begin_read(&self) {
+        self.readers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It no longer is.
+    pub fn end_read(&self) {
+        self.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether any is. One that begins meanwhile may be missed.
+    pub fn is_read(&self) -> bool {
+        self.readers.load(Ordering::Relaxed) > 0
     }
 
     /// Its file has a name now: a drop gives nothing back.

@@ -52,7 +52,6 @@ pub(super) struct Entry {
     pub(super) place: Place,
     /// Uses since the policy last asked, up to a few.
     pub(super) uses: u8,
-    pub(super) pinned: bool,
 }
 
 /// From the oldest to the newest.
@@ -137,7 +136,6 @@ impl Entries {
             algorithm: digest.algorithm(),
             place,
             uses: 0,
-            pinned: false,
         };
         let id = self.place_for(entry);
         self.by_tag.insert(self.tag(digest), id);
@@ -175,24 +173,6 @@ impl Entries {
         self.unlink(id);
         self.get_mut(id).place = place;
         self.link_newest(id);
-    }
-
-    /// Makes it the oldest of a list.
-    pub(super) fn move_oldest(&mut self, id: Id, place: Place) {
-        self.unlink(id);
-        self.get_mut(id).place = place;
-        let entry = *self.get(id);
-        let list = &mut self.lists[place as usize];
-        let next = std::mem::replace(&mut list.oldest, id);
-        list.len += 1;
-        list.bytes += entry.size_bytes;
-        if next == NONE {
-            list.newest = id;
-        } else {
-            self.get_mut(next).older = id;
-        }
-        let entry = self.get_mut(id);
-        (entry.older, entry.newer) = (NONE, next);
     }
 
     pub(super) fn resize(&mut self, id: Id, size_bytes: u64) {
@@ -344,7 +324,6 @@ mod tests {
         Insert(u8, u16, usize),
         Remove(u8),
         Newest(u8, usize),
-        Oldest(u8, usize),
         Resize(u8, u16),
         Sort(usize),
     }
@@ -355,7 +334,6 @@ mod tests {
             4 => (number.clone(), any::<u16>(), place.clone()).prop_map(|(n, size, at)| Step::Insert(n, size, at)),
             2 => number.clone().prop_map(Step::Remove),
             2 => (number.clone(), place.clone()).prop_map(|(n, at)| Step::Newest(n, at)),
-            2 => (number.clone(), place.clone()).prop_map(|(n, at)| Step::Oldest(n, at)),
             1 => (number, any::<u16>()).prop_map(|(n, size)| Step::Resize(n, size)),
             1 => place.prop_map(Step::Sort),
         ]
@@ -387,11 +365,6 @@ mod tests {
                         entries.move_newest(entries.find(&digest(number)).unwrap(), ALL[at]);
                         out(&mut lists, number);
                         lists[at].push(number);
-                    }
-                    Step::Oldest(number, at) if sizes.contains_key(&number) => {
-                        entries.move_oldest(entries.find(&digest(number)).unwrap(), ALL[at]);
-                        out(&mut lists, number);
-                        lists[at].insert(0, number);
                     }
                     Step::Resize(number, size) if sizes.contains_key(&number) => {
                         entries.resize(entries.find(&digest(number)).unwrap(), size.into());

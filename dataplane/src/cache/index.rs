@@ -7,16 +7,14 @@
 //! Invariants: it may have lost entries, and may have some whose file is gone, or whose blob was pushed since: it never
 //! says what is home. A file that it does not know is kept.
 
-use std::io;
-
-use oci::{Digest, Problem};
+use oci::Digest;
 
 use super::{
     Header, Item, Kind, Log, Place, Policy, Record, Refused, Unwritten, Victim,
     frames::{push_frames, push_header},
     read_frames,
 };
-use crate::limits::{CACHE_JOURNAL_BUFFER_BYTES_MAX, SCRUB_PAGE};
+use crate::limits::CACHE_JOURNAL_BUFFER_BYTES_MAX;
 use crate::mark::Mark;
 
 /// What is cached.
@@ -44,7 +42,7 @@ pub enum Loaded {
         /// What could not be used.
         lost_bytes: u64,
     },
-    /// Nothing: call [`Index::rebuild`].
+    /// Nothing.
     Rebuild,
 }
 
@@ -57,17 +55,6 @@ pub struct Found {
     pub size_bytes: u64,
     /// When it was last changed, seconds since 1970.
     pub came_unix: u32,
-}
-
-/// What a rebuilding found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// Files that are in the index now and were not before.
-    pub adopted: u64,
-    /// Files that are home.
-    pub home: u64,
-    /// Files that the index has no place for. They stay, and nobody counts their bytes.
-    pub left_out: u64,
 }
 
 impl Index {
@@ -135,45 +122,10 @@ impl Index {
         }
     }
 
-    /// Takes in what lies under `blobs/` and is not home, after [`Loaded::Rebuild`] or [`Loaded::Cut`].
-    ///
-    /// `files` may give the same file twice. `home` is asked for some digests at a time and gives the length of each that
-    /// is recorded as home. Nothing may be committed meanwhile: a file between its link and its row would be taken
-    /// for a cached one. Where that can't be excluded, give only files that are older than any commit.
-    ///
-    /// Errors: of `files`, and of `home` if it can't tell. What was taken in before stays.
-    pub fn rebuild(
-        &mut self,
-        files: &mut dyn Iterator<Item = io::Result<Found>>,
-        home: &mut dyn FnMut(Vec<Digest>) -> Result<Vec<Option<u64>>, Problem>,
-    ) -> io::Result<Rebuilt> {
-        let mut rebuilt = Rebuilt::default();
-        loop {
-            let page = (&mut *files).take(SCRUB_PAGE as usize).collect::<io::Result<Vec<Found>>>()?;
-            if page.is_empty() {
-                break;
-            }
-            let unknown: Vec<Found> =
-                page.into_iter().filter(|found| self.get(&found.digest).is_none()).collect();
-            let rows = home(unknown.iter().map(|found| found.digest).collect())
-                .map_err(|problem| io::Error::other(format!("the metadata did not tell: {problem:?}")))?;
-            if rows.len() != unknown.len() {
-                return Err(io::Error::other("the metadata did not tell of every blob"));
-            }
-            for (found, row) in unknown.into_iter().zip(rows) {
-                match row {
-                    Some(_) => rebuilt.home += 1,
-                    None => match self.adopt(&found) {
-                        Ok(()) => rebuilt.adopted += 1,
-                        Err(Refused::Known) => {}
-                        Err(Refused::Full) => rebuilt.left_out += 1,
-                    },
-                }
-            }
-        }
+    /// All that lies under `blobs/` was looked at and taken in if nobody knew it, after [`Loaded::Rebuild`] or [`Loaded::Cut`].
+    pub fn rebuilt(&mut self) {
         self.policy.sort_main();
         self.wants_snapshot = true;
-        Ok(rebuilt)
     }
 
     /// Takes in a file that nobody knows: it is not home, and no commit is about to make it so. It comes into the main
@@ -238,11 +190,6 @@ impl Index {
         self.policy.touch(digest)
     }
 
-    /// See [`Policy::released`].
-    pub fn released(&mut self, digest: &Digest) {
-        self.policy.released(digest);
-    }
-
     /// See [`Policy::victim`]. Before its name is taken away the metadata has to say that it is not home.
     pub fn victim(&mut self, is_busy: &mut dyn FnMut(&Digest) -> bool) -> Option<Victim> {
         self.policy.victim(is_busy)
@@ -251,16 +198,6 @@ impl Index {
     /// See [`Policy::spare`].
     pub fn spare(&mut self, digest: &Digest) {
         self.policy.spare(digest);
-    }
-
-    /// See [`Policy::pin`].
-    pub fn pin(&mut self, digest: &Digest) -> Result<Option<Place>, Refused> {
-        self.policy.pin(digest)
-    }
-
-    /// See [`Policy::unpin`].
-    pub fn unpin(&mut self, digest: &Digest) {
-        self.policy.unpin(digest);
     }
 
     /// See [`Policy::keep`].

@@ -65,6 +65,11 @@ impl Leases {
         self.open.get(digest).is_some_and(|lease| lease.strong_count() > 0)
     }
 
+    /// Whether an answer is sent out of it.
+    pub fn is_read(&self, digest: &Digest) -> bool {
+        self.held(digest).is_some_and(|lease| lease.is_read())
+    }
+
     /// Whether this is the lease of the file that has the digest's name, and not of one that had it before.
     pub fn is_of(&self, digest: &Digest, lease: &Arc<Lease>) -> bool {
         self.held(digest).is_some_and(|held| Arc::ptr_eq(&held, lease))
@@ -105,7 +110,11 @@ mod tests {
         drop(fill);
         assert!(leases.is_open(&digest(1)));
         let late = leases.open(&digest(1), 700);
-        assert!(Arc::ptr_eq(&reader, &late));
+        assert!(Arc::ptr_eq(&reader, &late) && !leases.is_read(&digest(1)));
+        late.begin_read();
+        assert!(leases.is_read(&digest(1)));
+        late.end_read();
+        assert!(leases.is_open(&digest(1)) && !leases.is_read(&digest(1)));
         drop((reader, late));
         assert!(!leases.is_open(&digest(1)));
         assert_eq!(budget.used_bytes(), 700, "it has a name");

@@ -22,7 +22,7 @@ pub use budget::{Budget, Lease, NoRoom};
 pub use entries::Place;
 pub use frames::{Header, Kind, Read, Record, read_frames};
 pub use generations::Generations;
-pub use index::{Found, Index, Loaded, Rebuilt};
+pub use index::{Found, Index, Loaded};
 pub use leases::Leases;
 pub use log::{Log, Opened, Unwritten};
 pub use policy::{Item, Policy, Refused, Victim};

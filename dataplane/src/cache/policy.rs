@@ -3,16 +3,14 @@
 //! What comes is in the small queue, a tenth of the bytes. At its end, what was of use meanwhile goes on to the main
 //! queue, and the rest goes, leaving a fingerprint in the ghost queue; what comes back while it is there comes into the
 //! main queue. There, whoever was of use gets another round for each time. Running fills count as part of the small
-//! queue, so that they make room at its end first, and then at the main queue's.
+//! queue, so that they make room at its end first, and then at the main queue's. What is larger than the small queue, was
+//! of no use again and is read by nobody goes before all others.
 //!
-//! Invariants: what is pinned, kept or still filling is never chosen. What somebody reads is chosen only when nothing
+//! Invariants: what is kept or still filling is never chosen. What somebody reads is chosen only when nothing
 //! else was found. A choice looks at a bounded number of entries.
 //!
 //! After Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction" (SOSP '23).
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
 use oci::Digest;
 
 use super::{
@@ -20,7 +18,7 @@ use super::{
     ghost::Ghost,
 };
 use crate::limits::{
-    CACHE_ENTRIES_MAX, CACHE_GHOST_MIN, CACHE_PAGE_LOOKS_MAX, CACHE_PINS_MAX, CACHE_PROMOTION_USES,
+    CACHE_ENTRIES_MAX, CACHE_GHOST_MIN, CACHE_LARGE_MAX, CACHE_PAGE_LOOKS_MAX, CACHE_PROMOTION_USES,
     CACHE_SMALL_PERCENT, CACHE_USES_MAX, CACHE_VICTIM_LOOKS_MAX,
 };
 use crate::mark::Mark;
@@ -30,8 +28,8 @@ use crate::mark::Mark;
 pub struct Policy {
     entries: Entries,
     ghost: Ghost,
-    /// How often each digest is pinned, here or not.
-    pins: HashMap<Digest, u32, RandomState>,
+    /// Those of the small queue that are larger than it may be, in its order, and some that were.
+    large: Vec<Id>,
     max_bytes: u64,
     total_bytes: u64,
 }
@@ -69,7 +67,7 @@ pub struct Victim {
 pub enum Refused {
     /// There is one of that digest.
     Known,
-    /// There are [`CACHE_ENTRIES_MAX`], or [`CACHE_PINS_MAX`] pins: one has to go first.
+    /// There are [`CACHE_ENTRIES_MAX`]: one has to go first.
     Full,
 }
 
@@ -84,7 +82,7 @@ impl Policy {
         Policy {
             entries: Entries::with_room(entries.min(CACHE_ENTRIES_MAX)),
             ghost: Ghost::default(),
-            pins: HashMap::default(),
+            large: Vec::new(),
             max_bytes,
             total_bytes: 0,
         }
@@ -146,7 +144,7 @@ impl Policy {
         let place = if came_back { Place::Main } else { Place::Small };
         let entry = self.entries.get_mut(id);
         (entry.came_unix, entry.upstream) = (came_unix, upstream);
-        self.entries.move_newest(id, place);
+        self.move_newest(id, place);
         Ok(place)
     }
 
@@ -157,12 +155,13 @@ impl Policy {
         let Some(id) = self.entries.find(&item.digest) else {
             let id = self.put(&item.digest, item.size_bytes, item.came_unix, item.place, item.uses)?;
             self.entries.get_mut(id).upstream = item.upstream;
+            self.note_large(id);
             return Ok(());
         };
         self.resize(id, item.size_bytes)?;
         let entry = self.entries.get_mut(id);
         (entry.came_unix, entry.upstream, entry.uses) = (item.came_unix, item.upstream, item.uses);
-        self.entries.move_newest(id, item.place);
+        self.move_newest(id, item.place);
         Ok(())
     }
 
@@ -174,17 +173,6 @@ impl Policy {
         let entry = self.entries.get_mut(id);
         entry.uses = entry.uses.saturating_add(1).min(CACHE_USES_MAX);
         true
-    }
-
-    /// The last reader has left: a blob that is larger than the small queue, and neither was used again nor came
-    /// back, goes first when room is wanted.
-    pub fn released(&mut self, digest: &Digest) {
-        let Some(id) = self.entries.find(digest) else { return };
-        let entry = self.entries.get(id);
-        let large = entry.size_bytes > self.small_bytes_max();
-        if entry.place == Place::Small && large && entry.uses < CACHE_PROMOTION_USES {
-            self.entries.move_oldest(id, Place::Small);
-        }
     }
 
     /// Forgets a digest: its file is gone, its fill was given up, or it is home now.
@@ -200,6 +188,9 @@ impl Policy {
     ///
     /// `is_busy` says whether somebody reads a digest. It is asked of few, and must not take long.
     pub fn victim(&mut self, is_busy: &mut dyn FnMut(&Digest) -> bool) -> Option<Victim> {
+        if let Some(id) = self.large_to_go(is_busy) {
+            return Some(self.evict(id, false));
+        }
         let rounds = usize::from(CACHE_USES_MAX) + 1;
         let (mut small, mut main) = (self.list_len(Place::Small), self.list_len(Place::Main));
         main = (small + main) * rounds;
@@ -213,10 +204,6 @@ impl Policy {
                 _ => main -= 1,
             }
             let entry = self.entries.get_mut(id);
-            if entry.pinned {
-                self.entries.move_newest(id, place);
-                continue;
-            }
             if patient && place == Place::Small && entry.uses >= CACHE_PROMOTION_USES {
                 entry.uses = 0;
                 self.entries.move_newest(id, Place::Main);
@@ -229,7 +216,7 @@ impl Policy {
             }
             if is_busy(&self.entries.digest(id)) {
                 busy.get_or_insert(id);
-                self.entries.move_newest(id, place);
+                self.move_newest(id, place);
                 continue;
             }
             return Some(self.evict(id, false));
@@ -240,36 +227,7 @@ impl Policy {
     /// A victim stays after all: its name could not be taken away, or it turned out to be home.
     pub fn spare(&mut self, digest: &Digest) {
         if let Some(id) = self.evicting(digest) {
-            self.entries.move_newest(id, Place::Small);
-        }
-    }
-
-    /// A commit or mount is about to rely on this digest: until [`Policy::unpin`] it is no victim. Who finds it in
-    /// [`Place::Evicting`] waits until that is over. It need not be here.
-    ///
-    /// Errors: [`Refused::Full`].
-    pub fn pin(&mut self, digest: &Digest) -> Result<Option<Place>, Refused> {
-        if self.pins.len() >= CACHE_PINS_MAX && !self.pins.contains_key(digest) {
-            return Err(Refused::Full);
-        }
-        *self.pins.entry(*digest).or_default() += 1;
-        let id = self.entries.find(digest);
-        Ok(id.map(|id| {
-            let entry = self.entries.get_mut(id);
-            entry.pinned = true;
-            entry.place
-        }))
-    }
-
-    /// Takes one pin away.
-    pub fn unpin(&mut self, digest: &Digest) {
-        let Some(pins) = self.pins.get_mut(digest) else { return };
-        *pins -= 1;
-        if *pins == 0 {
-            self.pins.remove(digest);
-            if let Some(id) = self.entries.find(digest) {
-                self.entries.get_mut(id).pinned = false;
-            }
+            self.move_newest(id, Place::Small);
         }
     }
 
@@ -323,6 +281,43 @@ impl Policy {
         self.max_bytes / 100 * CACHE_SMALL_PERCENT + self.max_bytes % 100 * CACHE_SMALL_PERCENT / 100
     }
 
+    fn move_newest(&mut self, id: Id, place: Place) {
+        self.entries.move_newest(id, place);
+        self.note_large(id);
+    }
+
+    fn is_large(&self, id: Id) -> bool {
+        let entry = self.entries.get(id);
+        entry.place == Place::Small && entry.size_bytes > self.small_bytes_max()
+    }
+
+    /// Of such as these there are few: ten of them take the whole budget. Of more, some wait for their turn like all others.
+    fn note_large(&mut self, id: Id) {
+        if self.is_large(id) {
+            self.large.retain(|other| *other != id);
+            if self.large.len() == CACHE_LARGE_MAX {
+                self.forget_not_large();
+            }
+            if self.large.len() < CACHE_LARGE_MAX {
+                self.large.push(id);
+            }
+        }
+    }
+
+    /// Numbers may be another's by now, or nobody's.
+    fn forget_not_large(&mut self) {
+        let mut large = std::mem::take(&mut self.large);
+        large.retain(|id| self.entries.is_given(*id) && self.is_large(*id));
+        self.large = large;
+    }
+
+    fn large_to_go(&mut self, is_busy: &mut dyn FnMut(&Digest) -> bool) -> Option<Id> {
+        self.forget_not_large();
+        let mut of_no_use =
+            self.large.iter().copied().filter(|id| self.entries.get(*id).uses < CACHE_PROMOTION_USES);
+        of_no_use.find(|id| !is_busy(&self.entries.digest(*id)))
+    }
+
     /// The oldest entry of the queue whose turn it is, of those that are still to be looked at.
     fn next_to_go(&self, small: bool, main: bool) -> Option<(Id, Place)> {
         let oldest = |place, left: bool| self.entries.oldest(place).filter(|_| left).map(|id| (id, place));
@@ -362,7 +357,6 @@ impl Policy {
         let id = self.entries.insert(digest, size_bytes, came_unix, place);
         let entry = self.entries.get_mut(id);
         entry.uses = uses.min(CACHE_USES_MAX);
-        entry.pinned = !self.pins.is_empty() && self.pins.contains_key(digest);
         Ok(id)
     }
 

@@ -24,7 +24,6 @@ struct Naive {
     evicting: Vec<Row>,
     /// Who was taken leaves a gap.
     ghost: Vec<Option<u32>>,
-    pins: Vec<u32>,
     max_bytes: u64,
 }
 
@@ -60,6 +59,16 @@ impl Naive {
     }
 
     fn victim(&mut self, busy: &[u32]) -> Option<(u32, bool)> {
+        let goes_first = |row: &Row| {
+            let is_read = busy.contains(&row.number);
+            row.size > self.max_bytes / 10 && row.uses < CACHE_PROMOTION_USES && !is_read
+        };
+        if let Some(number) = self.small.iter().find(|row| goes_first(row)).map(|row| row.number) {
+            let row = take(&mut self.small, number).unwrap();
+            self.remember(number);
+            self.evicting.push(row);
+            return Some((number, false));
+        }
         let (mut small_left, mut main_left) = (self.small.len(), (self.small.len() + self.main.len()) * 4);
         let mut fallback = None;
         loop {
@@ -69,9 +78,7 @@ impl Naive {
             if small && (over || !main) {
                 small_left -= 1;
                 let mut row = self.small.remove(0);
-                if self.pins.contains(&row.number) {
-                    self.small.push(row);
-                } else if row.uses >= CACHE_PROMOTION_USES {
+                if row.uses >= CACHE_PROMOTION_USES {
                     row.uses = 0;
                     self.main.push(row);
                 } else if busy.contains(&row.number) {
@@ -85,9 +92,7 @@ impl Naive {
             } else if main {
                 main_left -= 1;
                 let mut row = self.main.remove(0);
-                if self.pins.contains(&row.number) {
-                    self.main.push(row);
-                } else if row.uses > 0 {
+                if row.uses > 0 {
                     row.uses -= 1;
                     self.main.push(row);
                 } else if busy.contains(&row.number) {
@@ -131,11 +136,8 @@ enum Step {
     Fill(u32, u64),
     Insert(u32, u64),
     Touch(u32),
-    Released(u32),
     Remove(u32),
     Spare(u32),
-    Pin(u32),
-    Unpin(u32),
     Victim(Vec<u32>),
 }
 
@@ -145,11 +147,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (number.clone(), size.clone()).prop_map(|(number, size)| Step::Fill(number, size)),
         8 => (number.clone(), size).prop_map(|(number, size)| Step::Insert(number, size)),
         5 => number.clone().prop_map(Step::Touch),
-        2 => number.clone().prop_map(Step::Released),
         2 => number.clone().prop_map(Step::Remove),
         1 => number.clone().prop_map(Step::Spare),
-        1 => number.clone().prop_map(Step::Pin),
-        1 => number.clone().prop_map(Step::Unpin),
         6 => proptest::collection::vec(number, 0..12).prop_map(Step::Victim),
     ]
 }
@@ -190,17 +189,6 @@ proptest! {
                     let rows = naive.lists().into_iter().flatten().filter(|row| row.number == number);
                     rows.for_each(|row| row.uses = (row.uses + 1).min(CACHE_USES_MAX));
                 }
-                Step::Released(number) => {
-                    policy.released(&digest(number));
-                    let first = naive.small.iter().copied().find(|row| row.number == number);
-                    if let Some(row) = first
-                        && row.size > MAX_BYTES / 10
-                        && row.uses < CACHE_PROMOTION_USES
-                    {
-                        take(&mut naive.small, number);
-                        naive.small.insert(0, row);
-                    }
-                }
                 Step::Remove(number) => {
                     let had = naive.lists().into_iter().find_map(|list| take(list, number));
                     let gone = policy.remove(&digest(number)).map(|item| item.size_bytes);
@@ -210,16 +198,6 @@ proptest! {
                     policy.spare(&digest(number));
                     let spared = take(&mut naive.evicting, number);
                     naive.small.extend(spared);
-                }
-                Step::Pin(number) => {
-                    naive.pins.push(number);
-                    let place = policy.pin(&digest(number)).unwrap();
-                    prop_assert_eq!(place.is_some(), naive.has(number));
-                }
-                Step::Unpin(number) => {
-                    let pinned = naive.pins.iter().position(|other| *other == number);
-                    pinned.map(|at| naive.pins.remove(at));
-                    policy.unpin(&digest(number));
                 }
                 Step::Victim(busy) => {
                     let digests: HashSet<Digest> = busy.iter().map(|number| digest(*number)).collect();
@@ -304,24 +282,35 @@ fn a_running_fill_takes_from_the_small_queue_first_and_then_from_main() {
 }
 
 #[test]
-fn a_large_file_goes_first_when_its_readers_have_left_and_it_was_of_no_other_use() {
-    for (uses, first) in [(0, 9), (1, 0)] {
+fn a_large_file_that_nobody_reads_and_that_was_of_no_other_use_goes_first() {
+    for (uses, is_read, first) in [(0, false, 9), (1, false, 0), (0, true, 0)] {
         let mut policy = Policy::new(1000);
         (0..5).for_each(|number| assert!(policy.insert(&digest(number), 50, 0, None).is_ok()));
         policy.insert(&digest(9), 101, 0, None).unwrap();
+        policy.insert(&digest(8), 100, 0, None).unwrap();
         (0..uses).for_each(|_| assert!(policy.touch(&digest(9))));
-        policy.released(&digest(9));
-        policy.released(&digest(1));
-        assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(first));
+        let mut is_busy = |other: &Digest| is_read && *other == digest(9);
+        assert_eq!(policy.victim(&mut is_busy).unwrap().digest, digest(first));
     }
 }
 
 #[test]
-fn what_is_read_goes_last_and_what_is_pinned_or_kept_never() {
+fn what_is_large_is_bounded_and_keeps_up_with_the_budget() {
+    let many = 3 * CACHE_LARGE_MAX as u32;
+    let mut policy = Policy::new(1000);
+    (0..many).for_each(|number| assert!(policy.insert(&digest(number), 101, 0, None).is_ok()));
+    assert_eq!(policy.large.len(), CACHE_LARGE_MAX);
+    policy.set_max_bytes(1010);
+    policy.insert(&digest(many), 102, 0, None).unwrap();
+    assert_eq!(policy.large.len(), 1, "the others are no longer");
+    assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(many));
+}
+
+#[test]
+fn what_is_read_goes_last_and_what_is_kept_never() {
     let mut policy = Policy::new(100);
     (0..4).for_each(|number| assert!(policy.insert(&digest(number), 10, 0, None).is_ok()));
-    assert_eq!(policy.pin(&digest(0)), Ok(Some(Place::Small)));
-    assert!(policy.keep(&digest(1), true));
+    assert!(policy.keep(&digest(0), true) && policy.keep(&digest(1), true));
     let mut is_busy = |other: &Digest| *other == digest(2);
     assert_eq!(policy.victim(&mut is_busy).unwrap().digest, digest(3));
     let busy = policy.victim(&mut is_busy).unwrap();
@@ -329,28 +318,18 @@ fn what_is_read_goes_last_and_what_is_pinned_or_kept_never() {
     assert_eq!(policy.victim(&mut is_busy), None);
     policy.spare(&digest(2));
     assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(2));
-    assert_eq!(policy.pin(&digest(2)), Ok(Some(Place::Evicting)), "who pins it now has to wait");
-    policy.unpin(&digest(0));
-    assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(0));
     assert!(
-        policy.keep(&digest(1), false) && !policy.keep(&digest(0), true) && !policy.keep(&digest(7), true)
+        policy.keep(&digest(0), false) && !policy.keep(&digest(2), true) && !policy.keep(&digest(7), true)
     );
-    assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(1));
-    // A pin that came before its blob.
-    assert_eq!(policy.pin(&digest(5)), Ok(None));
-    assert_eq!(policy.pin(&digest(5)), Ok(None));
-    policy.insert(&digest(5), 10, 0, None).unwrap();
-    policy.unpin(&digest(5));
+    assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(0));
     assert_eq!(policy.victim(&mut nobody), None);
-    policy.unpin(&digest(5));
-    assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(5));
 }
 
 #[test]
 fn a_choice_looks_at_a_bounded_number_of_entries() {
     let many = CACHE_VICTIM_LOOKS_MAX as u32 + 10;
-    // Without a share of its own the small queue is always the first to give some up.
-    let mut policy = Policy::new(0);
+    // The small queue is always the first to give some up.
+    let mut policy = Policy::new(10);
     for number in 0..many {
         policy.insert(&digest(number), 1, 0, None).unwrap();
     }
@@ -368,20 +347,6 @@ fn a_choice_looks_at_a_bounded_number_of_entries() {
     let before = policy.list_len(Place::Small);
     assert!(!policy.victim(&mut nobody).unwrap().is_busy);
     assert_eq!(before - policy.list_len(Place::Small), CACHE_VICTIM_LOOKS_MAX / 2 + 1);
-    for number in 0..many {
-        policy.pin(&digest(number)).unwrap();
-    }
-    assert_eq!(policy.victim(&mut nobody), None);
-}
-
-#[test]
-fn pins_are_bounded() {
-    let mut policy = Policy::new(1);
-    (0..CACHE_PINS_MAX as u32).for_each(|number| assert_eq!(policy.pin(&digest(number)), Ok(None)));
-    assert_eq!(policy.pin(&digest(CACHE_PINS_MAX as u32)), Err(Refused::Full));
-    assert_eq!(policy.pin(&digest(7)), Ok(None), "a second pin takes no place");
-    policy.unpin(&digest(8));
-    assert_eq!(policy.pin(&digest(CACHE_PINS_MAX as u32)), Ok(None));
 }
 
 #[test]

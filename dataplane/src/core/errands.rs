@@ -170,7 +170,7 @@ async fn follow(
     }
     let (_, size_bytes) = reader.file().ok_or(Problem::Internal)?;
     let all = Span { start: 0, end: size_bytes };
-    reader.answers(&mut Selected::Whole, size_bytes);
+    let _whole = reader.answers(Selected::Whole, size_bytes);
     loop {
         match reader.end(all) {
             None => {

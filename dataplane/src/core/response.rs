@@ -5,8 +5,10 @@
 
 use std::{
     io::{self, ErrorKind},
+    ops::Deref,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -15,6 +17,7 @@ use oci::{Digest, Problem, Span};
 
 use super::Core;
 use crate::{
+    cache::Lease,
     fill::{Advance, Pass, Reader},
     http::Lines,
     io::{Buf, File, Io, Socket, is_damage},
@@ -33,7 +36,12 @@ pub struct OpenBlob {
     pub lines: Box<[u8]>,
     /// While the store's names are at this, the file has the blob's name. `None`: the name was changing.
     pub epoch: Option<Epoch>,
+    /// Of a cached blob.
+    lease: Option<Arc<Lease>>,
 }
+
+/// A blob that an answer is sent out of: eviction prefers those that are not.
+pub struct Sent(Rc<OpenBlob>);
 
 /// What is sent after the head.
 pub enum Body {
@@ -80,7 +88,7 @@ impl Cut {
 /// What is left to send of a part of a file, and what comes after it.
 pub struct FilePart {
     /// The file.
-    pub blob: Rc<OpenBlob>,
+    pub blob: Sent,
     /// What is left of this part.
     pub span: Span,
     /// Bytes of it that had to be read, because memory did not have them.
@@ -220,7 +228,7 @@ impl Response {
             && let Some(mut part) = next.take()
         {
             if part.rest.is_some() && pass.turns_to(part.span) {
-                part.span.start = part.span.end;
+                part.comes_from_elsewhere();
                 *next = Some(part);
             } else {
                 self.body = Body::File(*part);
@@ -280,6 +288,10 @@ impl Response {
     pub async fn more(&mut self, core: &Core, socket: &Socket) -> Result<(), Cut> {
         let part = match &mut self.body {
             Body::Empty | Body::Bytes(_) => return Ok(()),
+            Body::Pass(pass, _) if pass.is_in_gap() => {
+                let more = core.io.unless_hung_up(socket, pass.more()).await;
+                return more.ok_or(Cut::Left)?.map_err(Cut::Unfilled);
+            }
             Body::Pass(pass, _) => return pass.more().await.map_err(Cut::Unfilled),
             Body::File(part) => part,
         };
@@ -300,7 +312,7 @@ impl Response {
                     let Body::File(mut part) = std::mem::replace(&mut self.body, Body::Empty) else {
                         return Ok(());
                     };
-                    part.span.start = part.span.end;
+                    part.comes_from_elsewhere();
                     // It was not counted yet, and comes from elsewhere now.
                     socket.forget_stranded();
                     let part = part.rest.is_some().then(|| Box::new(part));
@@ -369,7 +381,8 @@ impl OpenBlob {
 
     /// The file of a blob of that digest and length; `epoch` as in the field.
     pub fn new(file: File, digest: &Digest, size_bytes: u64, epoch: Option<Epoch>) -> OpenBlob {
-        OpenBlob { digest: *digest, file, size_bytes, lines: OpenBlob::lines_of(digest), epoch }
+        let lease = file.kept();
+        OpenBlob { digest: *digest, file, size_bytes, lines: OpenBlob::lines_of(digest), epoch, lease }
     }
 
     /// The lines of a head that every answer about this blob has.
@@ -381,15 +394,41 @@ impl OpenBlob {
     }
 }
 
+impl Sent {
+    fn of(blob: Rc<OpenBlob>) -> Sent {
+        blob.lease.iter().for_each(|lease| lease.begin_read());
+        Sent(blob)
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        self.0.lease.iter().for_each(|lease| lease.end_read());
+    }
+}
+
+impl Deref for Sent {
+    type Target = OpenBlob;
+
+    fn deref(&self) -> &OpenBlob {
+        &self.0
+    }
+}
+
 impl FilePart {
     /// All that `span` says.
     pub fn new(blob: Rc<OpenBlob>, span: Span) -> FilePart {
-        FilePart { blob, span, window: None, ahead: None, rest: None, filling: None }
+        FilePart { blob: Sent::of(blob), span, window: None, ahead: None, rest: None, filling: None }
     }
 
     /// The same of a file that is being filled.
     pub fn of_fill(self, reader: Option<Reader>) -> FilePart {
         FilePart { filling: reader.map(Box::new), ..self }
+    }
+
+    /// What is left of its span is no longer this one's to send.
+    fn comes_from_elsewhere(&mut self) {
+        self.span.start = self.span.end;
     }
 
     /// How many bytes from the start of the span may be sent now. 0 of a span that is not empty: wait for more.

@@ -32,12 +32,10 @@ enum Reach {
 const CHUNK_RANGES_MAX: usize = 64;
 
 impl Asked {
-    /// `selected` may come out in another order: as the blob has it, where the end of the answer waits for all before it
-    /// (RFC 9110 §15.3.7.2 leaves that to the server).
-    pub(super) fn of(selected: &mut Selected, size_bytes: u64) -> Asked {
+    pub(super) fn of(selected: &Selected, size_bytes: u64) -> Asked {
         let whole = Span { start: 0, end: size_bytes };
         let one = selected.span(size_bytes);
-        let mut parts = match selected {
+        let parts = match selected {
             Selected::Many(parts) => parts.clone(),
             Selected::Whole | Selected::One(_) => Box::default(),
         };
@@ -52,10 +50,6 @@ impl Asked {
             None if has_both_ends && (!is_probe || size_bytes <= HELD_BACK_BYTES) => Reach::None,
             None => Reach::Any,
         };
-        if let (Selected::Many(selected), Reach::None) = (selected, reach) {
-            selected.sort_unstable_by_key(|part| part.start);
-            parts.clone_from(selected);
-        }
         Asked { parts, reach, is_probe }
     }
 
@@ -68,9 +62,14 @@ impl Asked {
         }
     }
 
-    /// Whether it begins and ends as the blob does, so that its end waits until all of the blob is verified.
+    /// Whether it begins and ends as the blob does, and is no probe: its end waits until all of the blob is verified.
     pub(super) fn is_held(&self) -> bool {
         self.reach == Reach::None
+    }
+
+    /// Whether it is one part, or the whole.
+    pub(super) fn is_one(&self) -> bool {
+        self.parts.is_empty()
     }
 
     /// The chunks of what is left of a part, and of the parts behind it that one request may bring with its first one.
@@ -100,11 +99,11 @@ mod tests {
 
     fn of(parts: &[(u64, u64)], size_bytes: u64) -> Asked {
         let spans: Vec<Span> = parts.iter().map(|(start, end)| Span { start: *start, end: *end }).collect();
-        let mut selected = match spans.as_slice() {
+        let selected = match spans.as_slice() {
             [one] => Selected::One(*one),
             _ => Selected::Many(spans.into()),
         };
-        Asked::of(&mut selected, size_bytes)
+        Asked::of(&selected, size_bytes)
     }
 
     #[test]
@@ -129,20 +128,9 @@ mod tests {
 
     #[test]
     fn the_whole_never_goes_ahead_however_small_it_is() {
-        for mut selected in [Selected::Whole, Selected::One(Span { start: 0, end: 100 })] {
-            let whole = Asked::of(&mut selected, 100);
+        for selected in [Selected::Whole, Selected::One(Span { start: 0, end: 100 })] {
+            let whole = Asked::of(&selected, 100);
             assert!(whole.is_held() && !whole.goes_ahead(0, 0));
-        }
-    }
-
-    #[test]
-    fn parts_are_put_in_order_only_where_the_last_waits_for_the_others() {
-        let [low, high] = [0, SIZE_BYTES - 100_000].map(|start| Span { start, end: start + 100_000 });
-        for (second, expected) in [(high, [low, high]), (Span { end: high.end - 1, ..high }, [high, low])] {
-            let mut selected = Selected::Many([Span { end: second.end, ..high }, low].into());
-            let asked = Asked::of(&mut selected, SIZE_BYTES);
-            let expected = expected.map(|part| Span { end: part.end.min(second.end), ..part });
-            assert_eq!((&asked.parts[..], selected), (&expected[..], Selected::Many(expected.into())));
         }
     }
 

@@ -1,8 +1,9 @@
 //! An answer that goes through without being kept, because there is no room for its blob. Those that have the whole blob
-//! and are about equally far follow one [`stream`](super::stream); any other has a request of its own to the origin.
+//! and are about equally far follow one [`stream`](super::stream); any other has a request of its own to the origin. Of
+//! several parts each has one, unless they begin and end as the blob does: those are cut out of one answer with all of it.
 //!
 //! Invariants: at most [`PASSES_MAX`] requests of their own at a time. What such an answer holds in memory is what is held
-//! back, and one piece more. An answer with all of a blob does not become whole before the blob was verified.
+//! back, and one piece more. An answer that begins and ends as the blob does is not complete before the blob was verified.
 
 use std::{
     collections::VecDeque,
@@ -48,8 +49,9 @@ pub(super) struct Passing {
     requests: AtomicUsize,
     /// Windows of streams.
     pub(super) windows: AtomicUsize,
-    /// What both have: no more than [`PASS_WINDOWS_MAX`](crate::limits::PASS_WINDOWS_MAX) windows, and for each request
-    /// what is held back and what is on its way. It is beside what fills have, since a slow client can hold it for long.
+    /// What both have: no more than [`PASS_WINDOWS_MAX`](crate::limits::PASS_WINDOWS_MAX) windows, for each request what is
+    /// held back and what is on its way, and for each answer what was held back of a file. It is beside what fills have, since
+    /// a slow client can hold it for long.
     pub(super) memory: Memory,
 }
 
@@ -71,7 +73,7 @@ struct Own {
     /// Still to come.
     rest_bytes: u64,
     source: Source,
-    /// Of the blob's bytes so far, if it is all of the blob that is sent; gone when they were found right.
+    /// Of the blob's bytes so far, if the answer ends with them; gone when they were found right.
     hasher: Option<Hasher>,
     _place: Place,
 }
@@ -109,8 +111,8 @@ impl Pass {
         Pass { runner, digest, size_bytes, brings, part: brings, way }.counted()
     }
 
-    /// An answer with `span` of a blob, by itself; `hasher` has the bytes before it, if with them the answer is the whole
-    /// blob. `first` lies before the span and is already hashed; `None`: nobody was told anything yet.
+    /// An answer with `span` of a blob, by itself; `hasher` has the bytes before it, if its end waits for all to be verified.
+    /// `first` lies before the span and is already hashed; `None`: nobody was told anything yet.
     ///
     /// Errors: [`Problem::Overloaded`]: there are too many.
     pub(super) fn alone(
@@ -129,6 +131,7 @@ impl Pass {
     }
 
     /// Goes on with another part, if it brings that: what lies before is dropped. Whether it does.
+    #[must_use]
     pub fn turns_to(&mut self, part: Span) -> bool {
         let does = self.brings.start <= part.start && part.end <= self.brings.end;
         if does {
@@ -160,6 +163,11 @@ impl Pass {
             Way::Shared(shared) => shared.is_over(),
             Way::Own(own) => own.is_over(),
         }
+    }
+
+    /// Whether what comes next is dropped, so that no send tells whether anybody is there.
+    pub fn is_in_gap(&self) -> bool {
+        self.brings.start < self.part.start
     }
 
     /// What may be sent next. `None`: wait for more.

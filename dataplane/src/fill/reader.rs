@@ -155,11 +155,19 @@ impl Reader {
         self.fill.size_bytes.get().copied().or(self.runner.size_bytes)
     }
 
-    /// What it is answered, of a blob of this length. An answer that begins and ends as the blob does is not complete before
-    /// the blob was verified, whatever becomes of the fill; its parts are put in their order. Any other has no bytes that
-    /// another upstream gave, as long as they are not verified: it passes through.
-    pub fn answers(&mut self, selected: &mut Selected, size_bytes: u64) {
-        self.asked = Some(Asked::of(selected, size_bytes));
+    /// What it is answered, of a blob of this length; given back in the order in which it goes out. An answer that begins and
+    /// ends as the blob does, and is no probe, is not complete before the blob was verified, whatever becomes of the fill: its
+    /// parts go out in the blob's order. Any other has no bytes that another upstream gave, as long as they are not
+    /// verified: it passes through.
+    #[must_use]
+    pub fn answers(&mut self, mut selected: Selected, size_bytes: u64) -> Selected {
+        let mut asked = Asked::of(&selected, size_bytes);
+        if asked.is_held() && !self.was_verified {
+            selected = selected.in_order();
+            asked = Asked::of(&selected, size_bytes);
+        }
+        self.asked = Some(asked);
+        selected
     }
 
     fn is_held(&self) -> bool {
@@ -284,7 +292,7 @@ impl Reader {
     }
 
     /// Up to where an answer that ends with `span` may be sent: in order, what is there without the end that is held
-    /// back. `None`: all of it, now and later.
+    /// back; where the room has ended, of several parts only the last has such an end. `None`: all of it, now and later.
     pub fn end(&mut self, span: Span) -> Option<u64> {
         let Progress { frontier, state, failures } = *self.progress.borrow_and_update();
         let there = match self.way {
@@ -313,8 +321,9 @@ impl Reader {
                 Some(frontier.min(span.end.saturating_sub(HELD_BACK_BYTES)))
             }
             (State::Waiting | State::Running | State::Full, Way::Ahead) => {
-                // What a run brought that stands now is a probe's at once; any other has the run go on, and its end held back.
-                let brought = if self.is_probe() { frontier } else { 0 };
+                // Whose run stands has it go on, and its end held back; no run goes on for a probe, or without room.
+                let is_at_once = self.is_probe() || state == State::Full;
+                let brought = if is_at_once { frontier } else { 0 };
                 Some(there.map_or(brought, |end| end * FILL_CHUNK_BYTES))
             }
         }
@@ -328,6 +337,8 @@ impl Reader {
         let waited = match (state, self.way) {
             (State::Verified, _) => Ok(()),
             (State::Here | State::Again | State::Lost, _) => Err(self.failure()),
+            // Its room may have ended just now, and then more of the file may be sent than before.
+            (State::Full, _) if self.end(span).is_none_or(|end| end > span.start) => Ok(()),
             (State::Full, _) => return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass))),
             (State::Waiting | State::Running, _) if self.is_anothers() => {
                 return self.pass(span).await.map(|pass| Advance::Pass(Box::new(pass)));
@@ -386,9 +397,9 @@ impl Reader {
         }
     }
 
-    /// What is left of the answer, once there is no room for the blob.
+    /// What is left of the answer, once there is no room for the blob and all of the file is sent that may be.
     ///
-    /// Errors: [`Problem::Overloaded`]: there are too many.
+    /// Errors: [`Problem::Overloaded`]: there are too many; [`Problem::Internal`]: the file can't be read.
     async fn pass(&self, span: Span) -> Result<Pass, Problem> {
         let size_bytes = self.size_bytes().ok_or(Problem::Internal)?;
         let (runner, digest) = (self.runner.clone(), self.fill.digest);
@@ -407,15 +418,15 @@ impl Reader {
         } else {
             Bytes::new()
         };
-        let mut pass = match stream {
+        // Who leaves something out would run ahead of all who follow a stream, and take it away from them.
+        let mut pass = match stream.as_ref().filter(|_| self.asked.as_ref().is_some_and(Asked::is_one)) {
             Some(stream) => Pass::shared(runner, digest, size_bytes, stream.clone(), first),
             None => {
                 let rest = Span { start: *start, end: size_bytes };
                 Pass::alone(runner, digest, size_bytes, rest, Some(hasher.clone()), Some(first))?
             }
         };
-        pass.turns_to(span);
-        Ok(pass)
+        if pass.turns_to(span) { Ok(pass) } else { Err(Problem::Internal) }
     }
 
     fn full(&self) -> Result<&Full, Problem> {

@@ -147,7 +147,8 @@ impl Fill {
 
     /// Of the budget what it holds and is about to.
     async fn reserve(&self, runner: &Runner) -> Result<(), End> {
-        if self.size_bytes.get().is_some_and(|size_bytes| *size_bytes > runner.store.cache_bytes_max()) {
+        let is_too_large = |size_bytes: &u64| *size_bytes > runner.store.cache_bytes_max();
+        if runner.store.is_rebuilding() || self.size_bytes.get().is_some_and(is_too_large) {
             return Err(End::Full);
         }
         let lease = self.lease(runner)?;
@@ -164,9 +165,6 @@ impl Fill {
     pub(super) fn lease(&self, runner: &Runner) -> Result<Arc<Lease>, End> {
         if let Some(lease) = self.lease.get() {
             return Ok(lease.clone());
-        }
-        if let Some(size_bytes) = self.size_bytes.get() {
-            runner.store.filling(&self.digest, Some(*size_bytes));
         }
         let lease = runner.store.new_lease().ok_or(End::Full)?;
         Ok(self.lease.get_or_init(|| lease).clone())

@@ -177,7 +177,8 @@ async fn fill_up(
         let to = fill.ahead().next_after(ingest.tail.chunk()).map(|chunk| chunk * FILL_CHUNK_BYTES);
         let fetched = match ingest.answer.take() {
             Some(answer) => Ok(Some(answer)),
-            None => fill.ask(runner, (offset, to)).await,
+            // While the origin thinks about it. What goes wrong with the files is met again where they are needed.
+            None => tokio::join!(fill.ask(runner, (offset, to)), fill.open_files(runner)).0,
         };
         let problem = match fetched {
             Ok(Some(fetched)) => {
@@ -275,7 +276,9 @@ pub(super) fn learn_size(runner: &Runner, fill: &Fill, fetched: &Begun, at: u64)
             return Err(End::Spoilt);
         }
         // The same as before, if there was one.
-        let _ = fill.size_bytes.set(size_bytes);
+        if fill.size_bytes.set(size_bytes).is_ok() {
+            runner.store.filling(&fill.digest, Some(size_bytes));
+        }
     }
     Ok(())
 }

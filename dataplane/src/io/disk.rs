@@ -44,6 +44,11 @@ impl File {
         let _ = self.0.kept.set(what);
     }
 
+    /// What it keeps, if that is one of these.
+    pub fn kept<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.kept.get().and_then(|kept| kept.clone().downcast().ok())
+    }
+
     /// The path it was opened by, relative to the data directory.
     pub fn name(&self) -> &str {
         &self.0.name

@@ -10,7 +10,10 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use control::Control;
@@ -56,6 +59,8 @@ pub(super) struct Cached {
     budget: Arc<Budget>,
     size: CacheSize,
     forget: OnceLock<Forget>,
+    /// The index was damaged: what it has lost lies under `blobs/`, and nobody counts it yet.
+    is_lossy: AtomicBool,
 }
 
 struct Books {
@@ -72,10 +77,35 @@ impl Cached {
         let budget = Budget::new(0);
         budget.charge(opened.index.policy().cached_bytes());
         let is_used = size != CacheSize::NONE || opened.loaded != Loaded::Fresh;
+        let is_lossy = matches!(opened.loaded, Loaded::Cut { .. } | Loaded::Rebuild);
+        if is_lossy {
+            tracing::warn!(
+                loaded = ?opened.loaded,
+                "the cache's index is damaged: it is made again of what lies under blobs/, and what is asked for until then \
+                 is passed through"
+            );
+        }
         let books = Books { index: opened.index, leases: Leases::new(budget.clone()), is_used };
-        let cached = Cached { books: Mutex::new(books), budget, size, forget: OnceLock::new() };
+        let (books, is_lossy) = (Mutex::new(books), AtomicBool::new(is_lossy));
+        let cached = Cached { books, budget, size, forget: OnceLock::new(), is_lossy };
         cached.measure(fs)?;
         Ok((cached, opened.log))
+    }
+
+    /// Whether there may be cached blobs that nobody counts.
+    pub(super) fn is_lossy(&self) -> bool {
+        self.is_lossy.load(Ordering::Acquire)
+    }
+
+    /// All that lies under `blobs/` was looked at since the start, and what nobody knew was adopted.
+    pub(super) fn rebuilt(&self) {
+        let blobs = {
+            let mut books = self.books();
+            books.index.rebuilt();
+            books.index.policy().len()
+        };
+        self.is_lossy.store(false, Ordering::Release);
+        tracing::info!(blobs, "the cache's index is whole again");
     }
 
     /// Brings the budget up to what the volume has now.
@@ -158,8 +188,8 @@ impl Cached {
         }
     }
 
-    /// A file that is no row's, that nobody knows, and that is older than any commit: a cached blob that the index has
-    /// lost. `false`: nothing is cached here, or there is no place for it.
+    /// A file that is no row's, that nobody knows, and that is older than any commit of this process: a cached blob that the
+    /// index has lost. `false`: nothing is cached here, or there is no place for it.
     pub(super) fn adopt(&self, digest: Digest, size_bytes: u64, changed_unix: u64) -> bool {
         let mut books = self.books();
         let came_unix = u32::try_from(changed_unix).unwrap_or(u32::MAX);
@@ -248,16 +278,16 @@ impl Cached {
         self.budget.reserve(0).map(Arc::new)
     }
 
-    /// What `log` does not have yet.
+    /// What `log` does not have yet. A damaged index is what says that it has to be made again, so it stays until it was.
     pub(super) fn unwritten(&self, log: &Log) -> Unwritten {
         let mut books = self.books();
-        if books.is_used { books.index.unwritten(log) } else { Unwritten::Nothing }
+        if books.is_used && !self.is_lossy() { books.index.unwritten(log) } else { Unwritten::Nothing }
     }
 
     /// All there is, with the order and the uses, which no journal has.
     pub(super) fn last_words(&self) -> Unwritten {
         let mut books = self.books();
-        if books.is_used { books.index.snapshot() } else { Unwritten::Nothing }
+        if books.is_used && !self.is_lossy() { books.index.snapshot() } else { Unwritten::Nothing }
     }
 
     /// Entries and their bytes, for the metrics.
@@ -291,13 +321,14 @@ impl Shared {
     pub(super) fn evict(&self, control: &Control, wanted_bytes: u64) -> Evicted {
         let Evicted { mut freed_bytes, mut busy_bytes } = Evicted::default();
         while freed_bytes + busy_bytes < wanted_bytes {
-            let victim = {
+            let chosen = {
                 let Books { index, leases, .. } = &mut *self.cached.books();
-                index.victim(&mut |digest| leases.is_open(digest))
+                let victim = index.victim(&mut |digest| leases.is_read(digest));
+                victim.map(|victim| (victim, leases.is_open(&victim.digest)))
             };
-            let Some(victim) = victim else { break };
+            let Some((victim, is_open)) = chosen else { break };
             match self.evict_one(control, &victim.digest) {
-                Ok(true) if victim.is_busy => busy_bytes += victim.size_bytes,
+                Ok(true) if is_open => busy_bytes += victim.size_bytes,
                 Ok(true) => freed_bytes += victim.size_bytes,
                 Ok(false) => {}
                 Err(problem) => {

@@ -221,6 +221,11 @@ impl Store {
         self.shared.cached.on_forget(Box::new(forget));
     }
 
+    /// Whether nothing new may be kept, since what is kept is not known yet.
+    pub fn is_rebuilding(&self) -> bool {
+        self.shared.cached.is_lossy()
+    }
+
     /// Room for a fill, of which nothing is reserved yet. `None`: the budget is exceeded.
     pub fn new_lease(&self) -> Option<Arc<Lease>> {
         self.shared.cached.new_lease().ok()

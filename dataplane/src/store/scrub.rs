@@ -21,10 +21,25 @@ use crate::{
 };
 
 impl Store {
-    /// Compares files and rows, rests, and begins again, for as long as it is polled. To be run by one core.
+    /// Compares files and rows, rests, and begins again, for as long as it is polled. To be run by one core. If the cache's
+    /// index was damaged, it is made again first.
     pub async fn scrub(&self, io: &Io, control: &Control, limits: &Limits) {
-        let scrub = Scrub { io, control, limits, shared: &self.shared };
+        let began_unix = unix_time();
+        let scrub = Scrub { io, control, limits, shared: &self.shared, began_unix, is_in_a_hurry: false };
         let mut rest = SCRUB_START_AFTER.min(limits.scrub_interval);
+        while self.shared.cached.is_lossy() {
+            match (Scrub { is_in_a_hurry: true, ..scrub }).compare_files().await {
+                Ok(_orphans) => self.shared.cached.rebuilt(),
+                Err(problem) => {
+                    tracing::warn!(
+                        ?problem,
+                        ?rest,
+                        "the cache's index was not made again; it is tried after a rest"
+                    );
+                    io.sleep_until(io.now() + rest).await;
+                }
+            }
+        }
         loop {
             io.sleep_until(io.now() + rest).await;
             rest = limits.scrub_interval;
@@ -40,6 +55,10 @@ struct Scrub<'a> {
     control: &'a Control,
     limits: &'a Limits,
     shared: &'a Arc<Shared>,
+    /// What was last changed before is older than any commit of this process.
+    began_unix: u64,
+    /// Pulls are passed through until it is done.
+    is_in_a_hurry: bool,
 }
 
 /// What one comparison found.
@@ -120,9 +139,9 @@ impl Scrub<'_> {
                 self.rest_after(names.len()).await;
                 let unrecorded = self.without_row(algorithm, names).await?;
                 if !unrecorded.is_empty() {
-                    let age = self.limits.orphan_age;
+                    let ages = (self.began_unix, self.limits.orphan_age);
                     let orphans = self
-                        .on_disk(unrecorded, move |shared, fs, paths| orphans(shared, fs, paths, age))
+                        .on_disk(unrecorded, move |shared, fs, paths| orphans(shared, fs, paths, ages))
                         .await?;
                     findings.add(orphans);
                 }
@@ -171,7 +190,7 @@ impl Scrub<'_> {
     async fn patiently<T>(&self, step: impl AsyncFn() -> Result<T, Problem>) -> Result<T, Problem> {
         loop {
             match step().await {
-                Err(Problem::Overloaded { .. }) => self.rest_after(SCRUB_PAGE as usize).await,
+                Err(Problem::Overloaded { .. }) => self.rest(SCRUB_PAGE as usize).await,
                 done => return done,
             }
         }
@@ -179,6 +198,10 @@ impl Scrub<'_> {
 
     /// Keeps to the pace.
     async fn rest_after(&self, looked_at: usize) {
+        if self.is_in_a_hurry { self.io.pause().await } else { self.rest(looked_at).await }
+    }
+
+    async fn rest(&self, looked_at: usize) {
         let seconds = looked_at as f64 / f64::from(self.limits.scrub_rate.max(1));
         self.io.sleep_until(self.io.now() + Duration::from_secs_f64(seconds)).await;
     }
@@ -206,8 +229,10 @@ impl Shared {
     }
 }
 
-/// Those of the files that are there and were last changed `age` ago.
-fn orphans(shared: &Shared, fs: &Fs, paths: &[String], age: Duration) -> io::Result<Vec<String>> {
+/// Those of the files that are there, are of no commit that is under way, and are no cached blob either: what may be one is
+/// adopted. `ages`: when this process began, and how long a commit takes at most.
+fn orphans(shared: &Shared, fs: &Fs, paths: &[String], ages: (u64, Duration)) -> io::Result<Vec<String>> {
+    let (began_unix, age) = ages;
     let now_unix = unix_time();
     let mut old = Vec::new();
     for path in paths {
@@ -215,7 +240,8 @@ fn orphans(shared: &Shared, fs: &Fs, paths: &[String], age: Duration) -> io::Res
         let Some(stat) = fs.stat(path)? else { continue };
         let adopted =
             || digest_of(path).is_some_and(|digest| shared.cached.adopt(digest, stat.len, stat.changed_unix));
-        if is_old(stat.changed_unix, now_unix, age) && !adopted() {
+        let is_of_no_commit = stat.changed_unix < began_unix || is_old(stat.changed_unix, now_unix, age);
+        if is_of_no_commit && !adopted() {
             old.push(path.clone());
         }
     }

@@ -319,6 +319,143 @@ fn a_cached_blob_that_the_index_has_lost_is_found_by_the_scrub() {
     }
 }
 
+/// Questions about homes wait while there is a list of them.
+type Held = Arc<Mutex<Option<Vec<Ask>>>>;
+
+#[test]
+fn a_damaged_index_is_made_again_and_nothing_new_is_kept_until_then() {
+    for leg in legs() {
+        for is_cut in [false, true] {
+            let (digests, blobs) = blobs(4, 2 * MIB);
+            let (new, known) = digests.split_first().unwrap();
+            let place = Arc::new(Place::new());
+            caches(&place, leg, known, &blobs).end();
+            // What was changed in the second in which a process begins may be of a commit of its own.
+            thread::sleep(std::time::Duration::from_millis(1100));
+            let (snapshot, journal) = (place.path("cache/snapshot"), place.path("cache/journal"));
+            let mut bytes = fs::read(&snapshot).unwrap();
+            if is_cut {
+                fs::write(journal, b"no journal of this index").unwrap();
+            } else {
+                *bytes.last_mut().unwrap() ^= 1;
+                fs::write(&snapshot, &bytes).unwrap();
+            }
+
+            let mut plane = Plane::caching(place.clone(), leg, 16 * MIB as u64);
+            let held: Held = Arc::new(Mutex::new(Some(Vec::new())));
+            let (all, asks) = (blobs.clone(), held.clone());
+            let serve = move |ask| match ask {
+                Ask::Home { .. } if asks.lock().unwrap().is_some() => {
+                    asks.lock().unwrap().as_mut().unwrap().push(ask);
+                }
+                Ask::Home { digests, answer } => drop(answer.send(Ok(vec![None; digests.len()]))),
+                Ask::HomeAfter { answer, .. } => drop(answer.send(Ok(Vec::new()))),
+                Ask::Link { answer, .. } => {
+                    let link = Link::Upstream { origin: crate::fills::origin(), size_bytes: None };
+                    drop(answer.send(Ok(Some(link))));
+                }
+                Ask::Fetch { digest, from, to, answer, .. } => {
+                    let part = &all[&digest][from as usize..to.map_or(all[&digest].len(), |to| to as usize)];
+                    let (sender, bytes) = tokio::sync::mpsc::channel(1);
+                    sender.try_send(Ok(bytes::Bytes::copy_from_slice(part))).unwrap();
+                    let size_bytes = Some(all[&digest].len() as u64);
+                    drop(answer.send(Ok(Some(Fetched { start: from, is_whole: false, size_bytes, bytes }))));
+                }
+                _ => panic!("not asked here"),
+            };
+            plane.answer(serve);
+            until("it is under way", || held.lock().unwrap().as_ref().is_some_and(|held| !held.is_empty()));
+            let counted = if is_cut { known.len() as u64 } else { 0 };
+            assert_eq!(plane.metric("gantry_store_cached_blobs"), counted);
+            let hit = plane.client().get(&target(&known[0]));
+            assert!(hit.field("gantry-cache") == Some("hit") && hit.body == blobs[&known[0]]);
+            let passed = plane.client().get(&target(new));
+            assert!(
+                passed.field("gantry-cache") == Some("pass") && passed.body == blobs[new],
+                "{}",
+                passed.head
+            );
+            for ask in held.lock().unwrap().take().unwrap() {
+                let Ask::Home { digests, answer } = ask else { panic!("no other is held") };
+                drop(answer.send(Ok(vec![None; digests.len()])));
+            }
+            until("it is made again", || plane.metric("gantry_store_cached_blobs") == 3);
+            until("what comes is kept again", || {
+                plane.client().get(&target(new)).field("gantry-cache") == Some("fill")
+            });
+            let known_bytes = known.iter().map(|digest| blobs[digest].len() as u64).sum::<u64>();
+            assert!(used(&plane) >= known_bytes);
+            plane.end();
+
+            let mut plane = Plane::caching(place.clone(), leg, 16 * MIB as u64);
+            self::serve(&mut plane, &blobs);
+            assert!(plane.metric("gantry_store_cached_blobs") >= 3, "it is whole again");
+            plane.end();
+        }
+    }
+}
+
+#[test]
+fn what_was_hit_outlives_many_that_nobody_wants_twice() {
+    for leg in legs() {
+        // Less than a unit of room each.
+        let (digests, blobs) = blobs(25, MIB - 100);
+        let place = Arc::new(Place::new());
+        let mut plane = Plane::caching(place.clone(), leg, 12 * MIB as u64);
+        serve(&mut plane, &blobs);
+        let cache = |digests: &[Digest]| {
+            for digest in digests {
+                assert_eq!(plane.client().get(&target(digest)).status, 200);
+            }
+            // All of them in one batch of the keeper.
+            until("their fills are gone", || fs::read_dir(place.path("fills")).unwrap().next().is_none());
+        };
+        let (hit, others) = digests.split_first().unwrap();
+        cache(&digests[..1]);
+        assert_eq!(plane.client().get(&target(hit)).field("gantry-cache"), Some("hit"));
+        others.chunks(8).for_each(cache);
+        assert!(place.blob(hit).exists(), "it was of use again");
+        assert!(
+            others[..8].iter().all(|digest| !place.blob(digest).exists()),
+            "they were younger, and of none"
+        );
+        plane.end();
+    }
+}
+
+#[test]
+fn what_a_core_only_keeps_open_goes_before_what_is_read() {
+    for leg in legs() {
+        let (digests, blobs) = blobs(3, 6 * MIB);
+        let [read, open, new] = digests[..] else { panic!("there are three") };
+        let place = Arc::new(Place::new());
+        let mut plane = Plane::caching(place.clone(), leg, 14 * MIB as u64);
+        serve(&mut plane, &blobs);
+        for digest in [read, open] {
+            assert_eq!(plane.client().get(&target(&digest)).status, 200);
+        }
+        until("they have their names", || place.blob(&read).exists() && place.blob(&open).exists());
+        for digest in [read, open] {
+            until("it is a hit", || {
+                plane.client().get(&target(&digest)).field("gantry-cache") == Some("hit")
+            });
+        }
+        let mut slow = plane.client();
+        slow.send("GET", &target(&read), b"");
+        assert_eq!(slow.read_head().unwrap().field("gantry-cache"), Some("hit"));
+        let answer = plane.client().get(&target(&new));
+        assert!(
+            answer.field("gantry-cache") == Some("fill") && answer.body == blobs[&new],
+            "{}",
+            answer.head
+        );
+        assert!(place.blob(&read).exists() && !place.blob(&open).exists());
+        assert_eq!(sample(&plane, "passes_total"), 0, "its bytes came back while it was waited for them");
+        assert!(slow.read_rest(blobs[&read].len()).unwrap() == blobs[&read]);
+        plane.end();
+    }
+}
+
 #[test]
 fn units_that_two_hold_at_the_same_time_are_both_counted() {
     for leg in legs() {

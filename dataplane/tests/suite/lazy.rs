@@ -200,35 +200,41 @@ fn what_is_asked_for_ahead_and_comes_in_order_is_held_back_like_any_other() {
 #[test]
 fn several_parts_of_which_a_run_that_stands_brought_one_are_held_back_too() {
     for leg in legs() {
-        let mut plane = Plane::start(leg);
-        let blob = content(8 * MIB);
-        let digest = sha256(&blob);
-        let mut wrong = blob.clone();
-        *wrong.last_mut().unwrap() ^= 1;
-        let mut is_first = true;
-        let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| {
-            let mut played = honest(&wrong, from, to)?.unwrap();
-            if std::mem::take(&mut is_first) {
-                let (front, back) = wrong.split_at(2 * MIB);
-                played.pieces = vec![Piece::Bytes(front.to_vec()), Piece::Drip(back.to_vec())];
+        for is_right in [true, false] {
+            let mut plane = Plane::start(leg);
+            let blob = content(8 * MIB);
+            let digest = sha256(&blob);
+            let mut sent = blob.clone();
+            *sent.last_mut().unwrap() ^= u8::from(!is_right);
+            let mut is_first = true;
+            let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| {
+                let mut played = honest(&sent, from, to)?.unwrap();
+                if std::mem::take(&mut is_first) {
+                    let (front, back) = sent.split_at(2 * MIB);
+                    played.pieces = vec![Piece::Bytes(front.to_vec()), Piece::Drip(back.to_vec())];
+                }
+                Ok(Some(played))
+            });
+            let mut gone = plane.client();
+            gone.send("GET", &target(&digest), b"");
+            assert!(gone.read_head().unwrap().status == 200 && gone.read_rest(MIB).unwrap() == blob[..MIB]);
+            drop(gone);
+            until("the run stands", || sample(&plane, "running") == 0 && sample(&plane, "stops_total") == 1);
+            // Little enough to begin no run goes out at once, also when it lies in what the run brought.
+            let probe = [(MIB, MIB + 100)];
+            is_of(&get_parts(&mut plane.client(), &digest, &probe), &blob, &probe);
+            assert_eq!(fetched(&fetches).len(), 1);
+            let parts = [(MIB, MIB + 100_000), (6 * MIB, 6 * MIB + 100_000)];
+            let mut client = plane.client();
+            ranged(&mut client, &digest, &header(&parts));
+            if is_right {
+                is_of(&client.read().unwrap(), &blob, &parts);
+            } else {
+                is_never_given(&mut client);
+                assert!(!plane.place.blob(&digest).exists());
             }
-            Ok(Some(played))
-        });
-        let mut gone = plane.client();
-        gone.send("GET", &target(&digest), b"");
-        assert!(gone.read_head().unwrap().status == 200 && gone.read_rest(MIB).unwrap() == blob[..MIB]);
-        drop(gone);
-        until("the run stands", || sample(&plane, "running") == 0 && sample(&plane, "stops_total") == 1);
-        // Little enough to begin no run goes out at once, also when it lies in what the run brought.
-        let probe = [(MIB, MIB + 100)];
-        is_of(&get_parts(&mut plane.client(), &digest, &probe), &blob, &probe);
-        assert_eq!(fetched(&fetches).len(), 1);
-        let parts = [(MIB, MIB + 100_000), (6 * MIB, 6 * MIB + 100_000)];
-        let mut client = plane.client();
-        ranged(&mut client, &digest, &header(&parts));
-        is_never_given(&mut client);
-        assert!(!plane.place.blob(&digest).exists());
-        plane.end();
+            plane.end();
+        }
     }
 }
 

@@ -382,6 +382,32 @@ fn parts_with_both_ends_are_verified_as_a_whole_where_the_room_ends() {
     }
 }
 
+/// Nothing is sent meanwhile, so nothing tells but the hang-up.
+#[test]
+fn who_leaves_between_two_parts_of_what_is_verified_as_a_whole_is_let_go() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(24 * MIB);
+        let digest = sha256(&blob);
+        let all = blob.clone();
+        play(&mut plane, Some(blob.len()), move |_, from, _| {
+            let pieces = vec![Piece::Drip(all[from as usize..].to_vec())];
+            Ok(Some(Played { start: from, size_bytes: Some(all.len() as u64), pieces }))
+        });
+        plane.faults.fail(Call::Allocate, 1, ENOSPC);
+        let mut client = plane.client();
+        ranged(&mut client, &digest, "0-65535,-65536");
+        assert_eq!(client.read_head().unwrap().status, 206);
+        let first = client.read_rest(65_700).unwrap();
+        assert!(first.windows(64).any(|window| window == &blob[65_472..65_536]));
+        drop(client);
+        let open_connections = || plane.sample("gantry_http_open_connections{core=\"0\"}");
+        until("it is let go", || open_connections() == 0);
+        assert!(sample(&plane, "fetched_bytes_total") < blob.len() as u64);
+        plane.end();
+    }
+}
+
 #[test]
 fn requests_of_their_own_are_bounded() {
     let mut plane = Plane::start(Driver::Epoll);

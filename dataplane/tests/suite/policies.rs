@@ -69,7 +69,6 @@ fn s3_fifo(trace: &[Get], max_bytes: u64) -> Score {
         }
         used += get.size;
         index.insert(&digest, get.size, 0, None).unwrap();
-        index.released(&digest);
         assert_eq!(index.policy().cached_bytes(), used);
     }
     assert!(index.policy().items(Place::Main).count() > 0);
