@@ -332,9 +332,9 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// The scrub rests this long after it has compared all files and rows.
     pub scrub_interval: Duration,
-    /// Names and rows that it looks at in a second, at most; ≥ 1.
+    /// Names and rows that it looks at in a second, at most; ≥ 1. A damaged index of the cache is made again without a pace.
     pub scrub_rate: u32,
-    /// A file without a row is an orphan when it was last changed so long ago; a younger one may be a push.
+    /// A file without a row is an orphan when it was last changed so long ago, or before the start; a younger one may be a push.
     pub orphan_age: Duration,
 }
 

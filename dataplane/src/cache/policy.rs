@@ -28,7 +28,8 @@ use crate::mark::Mark;
 pub struct Policy {
     entries: Entries,
     ghost: Ghost,
-    /// Those of the small queue that are larger than it may be, in its order, and some that were.
+    /// Those of the small queue that are larger than it may be, in its order, and some that were. One that only a smaller
+    /// budget has made large counts from when it moves.
     large: Vec<Id>,
     max_bytes: u64,
     total_bytes: u64,
@@ -58,7 +59,7 @@ pub struct Victim {
     pub digest: Digest,
     /// Length in bytes.
     pub size_bytes: u64,
-    /// Somebody reads it: its bytes come back when the last descriptor is closed.
+    /// It is read, and nothing was found that is not.
     pub is_busy: bool,
 }
 
@@ -90,7 +91,14 @@ impl Policy {
 
     /// What the small queue's share is a share of. Nothing goes by that; the budget says when something has to.
     pub fn set_max_bytes(&mut self, max_bytes: u64) {
+        // Before the first of them nobody knows what is large; later ones are much like the one before.
+        let is_first = self.max_bytes == 0;
         self.max_bytes = max_bytes;
+        if is_first {
+            let small =
+                std::iter::successors(self.entries.oldest(Place::Small), |id| self.entries.newer(*id));
+            self.large = small.filter(|id| self.is_large(*id)).take(CACHE_LARGE_MAX).collect();
+        }
     }
 
     /// Entries, running fills and what is being evicted among them.
@@ -288,7 +296,7 @@ impl Policy {
 
     fn is_large(&self, id: Id) -> bool {
         let entry = self.entries.get(id);
-        entry.place == Place::Small && entry.size_bytes > self.small_bytes_max()
+        self.max_bytes > 0 && entry.place == Place::Small && entry.size_bytes > self.small_bytes_max()
     }
 
     /// Of such as these there are few: ten of them take the whole budget. Of more, some wait for their turn like all others.

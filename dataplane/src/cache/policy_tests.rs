@@ -306,6 +306,20 @@ fn what_is_large_is_bounded_and_keeps_up_with_the_budget() {
     assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(many));
 }
 
+/// As an index is read: what the budget is is told when all is there.
+#[test]
+fn what_is_large_is_found_when_the_budget_is_told() {
+    let mut policy = Policy::new(0);
+    for number in 0..2 * CACHE_LARGE_MAX as u32 {
+        let (size_bytes, place) = (if number == 99 { 101 } else { 1 }, Place::Small);
+        let item = Item { digest: digest(number), size_bytes, came_unix: 0, upstream: None, place, uses: 0 };
+        policy.restore(&item).unwrap();
+    }
+    assert!(policy.large.is_empty());
+    policy.set_max_bytes(1000);
+    assert_eq!(policy.victim(&mut nobody).unwrap().digest, digest(99));
+}
+
 #[test]
 fn what_is_read_goes_last_and_what_is_kept_never() {
     let mut policy = Policy::new(100);

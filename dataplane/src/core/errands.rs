@@ -42,13 +42,16 @@ pub async fn errands(core: Rc<Core>, mut lane: Lane<CacheAsk>) {
             CacheAsk::List { after, most, answer } => {
                 let _ = answer.send(Ok(core.store.cache_page(after, most)));
             }
-            CacheAsk::Keep { digests, keep, answer } => {
+            CacheAsk::Keep { digests, keep, answer } => io.spawn(async move {
+                until_known(&core, &answer).await;
                 let _ = answer.send(core.store.keep_cached(&digests, keep));
-            }
+            }),
             CacheAsk::Purge { digests, answer } => io.spawn(async move {
+                until_known(&core, &answer).await;
                 let _ = answer.send(purge(&core, digests).await);
             }),
             CacheAsk::Settle { digests, answer } => io.spawn(async move {
+                until_known(&core, &answer).await;
                 settle(&core, &digests).await;
                 let _ = answer.send(Ok(()));
             }),
@@ -82,6 +85,13 @@ impl Drop for Place {
     }
 }
 
+/// Waits until what is here is known, as it soon is where the index was damaged, or until nobody wants the answer.
+async fn until_known<T>(core: &Core, answer: &Answer<T>) {
+    while core.store.is_rebuilding() && !answer.is_closed() {
+        core.io.sleep_until(core.io.now() + GIVE_WAY_PAUSE).await;
+    }
+}
+
 async fn purge(core: &Core, digests: Vec<Digest>) -> Result<Purged, Problem> {
     settle(core, &digests).await;
     // What is here in part goes here; what has a name, by the keeper.
@@ -104,6 +114,7 @@ async fn settle(core: &Core, digests: &[Digest]) {
 }
 
 async fn fill(core: &Core, wanted: Wanted, done_bytes: &Arc<AtomicU64>, mut answer: Answer<FillEnd>) {
+    until_known(core, &answer).await;
     let end = tokio::select! {
         end = bring(core, &wanted, done_bytes) => end,
         () = answer.closed() => return,
@@ -169,18 +180,22 @@ async fn follow(
         Ready::Full => return Ok(Followed::NoRoom),
     }
     let (_, size_bytes) = reader.file().ok_or(Problem::Internal)?;
-    let all = Span { start: 0, end: size_bytes };
+    let mut left = Span { start: 0, end: size_bytes };
     let _whole = reader.answers(Selected::Whole, size_bytes);
     loop {
-        match reader.end(all) {
+        match reader.end(left) {
             None => {
                 done_bytes.store(size_bytes, Ordering::Relaxed);
                 return Ok(Followed::Whole);
             }
-            Some(there) => done_bytes.store(there, Ordering::Relaxed),
+            Some(there) => {
+                // As if it had been sent.
+                left.start = left.start.max(there);
+                done_bytes.store(there, Ordering::Relaxed);
+            }
         }
         let advance = tokio::select! {
-            advance = reader.advance(all) => advance?,
+            advance = reader.advance(left) => advance?,
             () = client_comes(core, wanted) => return Ok(Followed::GaveWay),
         };
         match advance {

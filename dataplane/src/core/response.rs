@@ -288,6 +288,7 @@ impl Response {
     pub async fn more(&mut self, core: &Core, socket: &Socket) -> Result<(), Cut> {
         let part = match &mut self.body {
             Body::Empty | Body::Bytes(_) => return Ok(()),
+            // Who only sends no more can't be told apart, and is let go as well: what is fetched may be very much.
             Body::Pass(pass, _) if pass.is_in_gap() => {
                 let more = core.io.unless_hung_up(socket, pass.more()).await;
                 return more.ok_or(Cut::Left)?.map_err(Cut::Unfilled);

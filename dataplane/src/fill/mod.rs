@@ -108,7 +108,7 @@ pub struct Fill {
     givers: Givers,
     memory: Sums,
     files: OnceCell<FillFiles>,
-    /// What it holds of the cache's budget. `None` before the first byte.
+    /// What it holds of the cache's budget. `None`: it has no files yet.
     lease: OnceLock<Arc<Lease>>,
     /// What it holds of the volume. A mutex, because extents on all cores hold more; for a look-up.
     units: Mutex<Units>,
@@ -590,7 +590,7 @@ impl Fill {
         u128::from(there_bytes) * 100 >= u128::from(*size_bytes) * u128::from(*percent)
     }
 
-    /// Its files, which are made while its first bytes come, and counted before: whoever has them open shares the lease.
+    /// Its files, which are made while its origin is asked, and counted before: whoever has them open shares the lease.
     async fn open_files(&self, runner: &Runner) -> Result<FillFiles, End> {
         let lease = self.lease(runner)?;
         let files = self.files.get_or_try_init(|| async {

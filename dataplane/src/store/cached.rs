@@ -97,26 +97,36 @@ impl Cached {
         self.is_lossy.load(Ordering::Acquire)
     }
 
-    /// All that lies under `blobs/` was looked at since the start, and what nobody knew was adopted.
-    pub(super) fn rebuilt(&self) {
+    /// All that lies under `blobs/` was looked at since the start, and what nobody knew was adopted, but for what may be of a
+    /// commit.
+    pub(super) fn rebuilt(&self, fs: &Fs) {
         let blobs = {
             let mut books = self.books();
             books.index.rebuilt();
             books.index.policy().len()
         };
+        // The budget is right before anything is kept by it.
+        if let Err(error) = self.measure_as(fs, false) {
+            tracing::warn!(%error, "the volume can't be measured; the cache's budget stays");
+        }
         self.is_lossy.store(false, Ordering::Release);
         tracing::info!(blobs, "the cache's index is whole again");
     }
 
     /// Brings the budget up to what the volume has now.
     pub(super) fn measure(&self, fs: &Fs) -> io::Result<()> {
+        self.measure_as(fs, self.is_lossy())
+    }
+
+    /// While not all that is cached is known, nothing of the volume is taken for somebody else's.
+    fn measure_as(&self, fs: &Fs, is_lossy: bool) -> io::Result<()> {
         let max_bytes = match self.size {
             CacheSize::Bytes(bytes) => bytes,
             CacheSize::Percent(percent) => {
                 let space = fs.space()?;
                 let others = space.used_bytes.saturating_sub(self.budget.used_bytes());
                 let ours_to_use = space.used_bytes + space.free_bytes;
-                (ours_to_use / 100 * u64::from(percent)).saturating_sub(others)
+                (ours_to_use / 100 * u64::from(percent)).saturating_sub(if is_lossy { 0 } else { others })
             }
         };
         self.budget.set_max_bytes(max_bytes);
@@ -125,8 +135,11 @@ impl Cached {
     }
 
     /// What cached blobs have more than the budget. What runs or is read beside them makes room for itself, or gives it
-    /// back.
+    /// back. Nothing goes before it is known what is here.
     pub(super) fn over_bytes(&self) -> u64 {
+        if self.is_lossy() {
+            return 0;
+        }
         self.books().index.policy().cached_bytes().saturating_sub(self.budget.max_bytes())
     }
 
@@ -196,6 +209,11 @@ impl Cached {
         let is_adopted = books.is_used && books.index.adopt(&Found { digest, size_bytes, came_unix }).is_ok();
         if is_adopted {
             self.budget.charge(size_bytes);
+        }
+        drop(books);
+        // Whoever has it open without a lease opens it anew.
+        if let Some(forget) = self.forget.get().filter(|_| is_adopted) {
+            forget(&digest);
         }
         is_adopted
     }

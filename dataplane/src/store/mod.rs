@@ -133,7 +133,7 @@ pub struct StoreCounters {
     pub sessions_open: AtomicU64,
     /// Rows without their whole file, when they were last compared.
     pub lost_blobs: AtomicU64,
-    /// Files without a row that were older than a commit takes, when they were last compared.
+    /// Files without a row that were of no commit under way, when they were last compared.
     pub orphan_files: AtomicU64,
     /// When both were last compared to the end, seconds since 1970; 0: not yet.
     pub scrubbed_unix: AtomicU64,

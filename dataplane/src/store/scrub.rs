@@ -1,4 +1,5 @@
-//! A slow look at whether the files under `blobs/` and the rows of the metadata agree.
+//! A slow look at whether the files under `blobs/` and the rows of the metadata agree; and a quick one at the files, where the
+//! cache's index has to be made again of them.
 //!
 //! Owns: how many rows have no whole file, and how many files no row, as of the last time that all were compared.
 //!
@@ -27,20 +28,19 @@ impl Store {
         let began_unix = unix_time();
         let scrub = Scrub { io, control, limits, shared: &self.shared, began_unix, is_in_a_hurry: false };
         let mut rest = SCRUB_START_AFTER.min(limits.scrub_interval);
-        while self.shared.cached.is_lossy() {
-            match (Scrub { is_in_a_hurry: true, ..scrub }).compare_files().await {
-                Ok(_orphans) => self.shared.cached.rebuilt(),
-                Err(problem) => {
-                    tracing::warn!(
-                        ?problem,
-                        ?rest,
-                        "the cache's index was not made again; it is tried after a rest"
-                    );
-                    io.sleep_until(io.now() + rest).await;
+        loop {
+            if self.shared.cached.is_lossy() {
+                match (Scrub { is_in_a_hurry: true, ..scrub }).rebuild().await {
+                    Ok(()) => {}
+                    Err(problem) => {
+                        tracing::warn!(
+                            ?problem,
+                            "the cache's index was not made again; it is tried after a rest"
+                        );
+                        rest = SCRUB_START_AFTER.min(limits.scrub_interval);
+                    }
                 }
             }
-        }
-        loop {
             io.sleep_until(io.now() + rest).await;
             rest = limits.scrub_interval;
             if let Err(problem) = scrub.compare().await {
@@ -81,6 +81,16 @@ impl Findings {
 }
 
 impl Scrub<'_> {
+    /// Errors: as [`Scrub::compare`]. The index is as damaged as before.
+    async fn rebuild(&self) -> Result<(), Problem> {
+        let _orphans_are_told_later = self.compare_files().await?;
+        let rebuilt = |shared: &Shared, fs: &Fs, (): &()| {
+            shared.cached.rebuilt(fs);
+            Ok(())
+        };
+        self.on_disk((), rebuilt).await
+    }
+
     /// Errors: the disk or the metadata could not be read, which was logged. What was not compared to the end
     /// says nothing: its number stays the one of the last time.
     async fn compare(&self) -> Result<(), Problem> {
@@ -237,7 +247,16 @@ fn orphans(shared: &Shared, fs: &Fs, paths: &[String], ages: (u64, Duration)) ->
     let mut old = Vec::new();
     for path in paths {
         // A commit gives a file its name first and its row later.
-        let Some(stat) = fs.stat(path)? else { continue };
+        let stat = match fs.stat(path) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => continue,
+            // It serves nobody, and nobody can tell how long it is.
+            Err(error) if is_damage(&error) => {
+                old.push(path.clone());
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let adopted =
             || digest_of(path).is_some_and(|digest| shared.cached.adopt(digest, stat.len, stat.changed_unix));
         let is_of_no_commit = stat.changed_unix < began_unix || is_old(stat.changed_unix, now_unix, age);

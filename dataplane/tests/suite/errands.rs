@@ -11,6 +11,7 @@ use control::{Cache, CacheEntry, FillEnd, Purged, Wanted};
 use dataplane::limits::{
     CACHE_ASKS_MAX, CACHE_DIGESTS_MAX, CACHE_FILLS_MAX, CACHE_PAGE_ENTRIES_MAX, CACHE_PAGE_LOOKS_MAX,
 };
+use dataplane::testing::Call;
 use oci::{Digest, Problem};
 
 use crate::{
@@ -18,6 +19,8 @@ use crate::{
     plane::Plane,
     rig::{Place, legs, sha256, until, wait_for},
 };
+
+const ENOSPC: i32 = 28;
 
 fn wanted(digest: Digest) -> Wanted {
     Wanted { origin: origin(), digest, size_bytes: None, gives_way: false }
@@ -217,6 +220,16 @@ fn what_has_no_room_or_no_origin_is_told() {
         let mut plane = Plane::caching(Arc::new(Place::new()), leg, MIB as u64);
         play(&mut plane, None, move |_, from, to| honest(&sent, from, to));
         assert_eq!(fill(&plane, wanted(sha256(&blob))), Ok(FillEnd::NoRoom));
+        plane.end();
+        // The room ends in the middle; the core goes on with what else there is.
+        let mut plane = Plane::start(leg);
+        let blob = content(6 * MIB);
+        let sent = blob.clone();
+        play(&mut plane, None, move |_, from, to| honest(&sent, from, to));
+        plane.faults.fail(Call::Allocate, 3, ENOSPC);
+        assert_eq!(fill(&plane, wanted(sha256(&blob))), Ok(FillEnd::NoRoom));
+        plane.faults.heal();
+        assert!(plane.client().get(&target(&sha256(&blob))).body == blob);
         plane.end();
         let mut plane = Plane::caching(Arc::new(Place::new()), leg, MIB as u64);
         play(&mut plane, None, move |_, _, _| Ok(None));
