@@ -170,7 +170,7 @@ fn read(fs: &Fs, id: FillId) -> io::Result<Option<Left>> {
     let Some(mut journal) = parse(id, &bytes[..read]) else { return Ok(None) };
     journal.chunks.retain(|chunk, _| end_of(*chunk, journal.size_bytes) <= stat.len);
     if journal.chunks.is_empty() {
-        // Its origin was only asked.
+        // Nothing of it is there.
         return Ok(None);
     }
     Ok(Some(Left { files: FillFiles { id, data, present }, journal, written_unix: stat.written_unix }))

@@ -590,12 +590,12 @@ impl Fill {
         u128::from(there_bytes) * 100 >= u128::from(*size_bytes) * u128::from(*percent)
     }
 
-    /// Its files, which are made while its origin is asked, and counted before: whoever has them open shares the lease.
+    /// Its files, which are made when its first bytes come, and counted before: whoever has them open shares the lease.
     async fn open_files(&self, runner: &Runner) -> Result<FillFiles, End> {
         let lease = self.lease(runner)?;
         let files = self.files.get_or_try_init(|| async {
             let id = FillId::from_bytes(runner.io.unguessable()?);
-            let (digest, size_bytes) = (self.digest, self.size_bytes.get().copied().or(runner.size_bytes));
+            let (digest, size_bytes) = (self.digest, self.size_bytes.get().copied());
             let create = || runner.io.fs(move |fs| FillFiles::create(fs, id, &digest, size_bytes));
             let files = busy::patiently(runner, create).await?;
             files.data.keep(lease);

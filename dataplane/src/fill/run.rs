@@ -177,7 +177,7 @@ async fn fill_up(
         let to = fill.ahead().next_after(ingest.tail.chunk()).map(|chunk| chunk * FILL_CHUNK_BYTES);
         let fetched = match ingest.answer.take() {
             Some(answer) => Ok(Some(answer)),
-            None => ask(runner, fill, (offset, to)).await,
+            None => fill.ask(runner, (offset, to)).await,
         };
         let problem = match fetched {
             Ok(Some(fetched)) => {
@@ -207,18 +207,6 @@ async fn fill_up(
         tracing::info!(digest = %fill.digest, at, why = problem.message(), "a fill is resumed");
         runner.io.sleep_until(runner.io.now() + FILL_RESUME_PAUSE * ingest.resumes).await;
     }
-}
-
-/// Asks the origin, and makes the files meanwhile if the length that goes into their journal is known. What goes wrong with
-/// them is met again where they are needed.
-async fn ask(runner: &Runner, fill: &Fill, span: (u64, Option<u64>)) -> Result<Option<Begun>, Problem> {
-    let is_known = fill.size_bytes.get().is_some() || runner.size_bytes.is_some();
-    let files = async {
-        if is_known {
-            drop(fill.open_files(runner).await);
-        }
-    };
-    tokio::join!(fill.ask(runner, span), files).0
 }
 
 async fn until_nothing_flies(fill: &Fill) {
