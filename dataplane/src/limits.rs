@@ -334,8 +334,6 @@ pub struct Limits {
     pub scrub_interval: Duration,
     /// Names and rows that it looks at in a second, at most; ≥ 1. A damaged index of the cache is made again without a pace.
     pub scrub_rate: u32,
-    /// A file without a row is an orphan when it was last changed so long ago, or before the start; a younger one may be a push.
-    pub orphan_age: Duration,
 }
 
 impl Default for Limits {
@@ -355,7 +353,6 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(30),
             scrub_interval: Duration::from_secs(24 * 3600),
             scrub_rate: 1000,
-            orphan_age: Duration::from_secs(3600),
         }
     }
 }

@@ -162,7 +162,6 @@ fn read_limits(read: &mut Reading) -> (Limits, u64) {
         drain_timeout: read.setting("limits.drain_timeout", default.drain_timeout),
         scrub_interval: read.setting("limits.scrub_interval", default.scrub_interval),
         scrub_rate: read.setting("limits.scrub_rate", scrub_rate).get(),
-        orphan_age: read.setting("limits.orphan_age", default.orphan_age),
     };
     let reserve = read.setting("limits.reserve_bytes", Bytes(limits::RESERVE_BYTES_MIN));
     (limits, reserve.0)

@@ -52,7 +52,6 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.drain_timeout", "1s", "\"1s\""),
     ("limits.scrub_interval", "6h", "\"6h\""),
     ("limits.scrub_rate", "50", "50"),
-    ("limits.orphan_age", "2h", "\"2h\""),
     ("limits.reserve_bytes", "1000", "1000"),
     ("registry.missing_references", "any", "\"any\""),
     ("cache.max_bytes", "50GiB", "\"50GiB\""),

@@ -21,7 +21,7 @@ use oci::{Digest, Problem};
 
 use super::{Filled, Shared, blob_path};
 use crate::{
-    cache::{Budget, Found, Index, Item, Lease, Leases, Loaded, Log, NoRoom, Place, Unwritten},
+    cache::{Budget, Found, Index, Item, Lease, Leases, Loaded, Log, NoRoom, Place, Refused, Unwritten},
     io::{Fs, unix_time},
 };
 
@@ -201,21 +201,25 @@ impl Cached {
         }
     }
 
-    /// A file that is no row's, that nobody knows, and that is older than any commit of this process: a cached blob that the
-    /// index has lost. `false`: nothing is cached here, or there is no place for it.
+    /// A file that is no row's and of no commit: a cached blob, which the index may have lost. `false`: nothing is cached here,
+    /// or there is no place for it.
     pub(super) fn adopt(&self, digest: Digest, size_bytes: u64, changed_unix: u64) -> bool {
         let mut books = self.books();
-        let came_unix = u32::try_from(changed_unix).unwrap_or(u32::MAX);
-        let is_adopted = books.is_used && books.index.adopt(&Found { digest, size_bytes, came_unix }).is_ok();
-        if is_adopted {
-            self.budget.charge(size_bytes);
+        if !books.is_used {
+            return false;
+        }
+        // A time in the future is that of a clock that was set back.
+        let came_unix = u32::try_from(changed_unix.min(unix_time())).unwrap_or(u32::MAX);
+        match books.index.adopt(&Found { digest, size_bytes, came_unix }) {
+            Ok(()) => self.budget.charge(size_bytes),
+            Err(refused) => return refused == Refused::Known,
         }
         drop(books);
         // Whoever has it open without a lease opens it anew.
-        if let Some(forget) = self.forget.get().filter(|_| is_adopted) {
+        if let Some(forget) = self.forget.get() {
             forget(&digest);
         }
-        is_adopted
+        true
     }
 
     /// A fill takes part in what goes first, or does no longer.

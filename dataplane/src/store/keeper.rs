@@ -22,6 +22,7 @@ use super::{
     Evicted, Shared, blob_directory, blob_path,
     operator::Purge,
     problem_of,
+    scrub::Strays,
     sessions::{Files, Open, remove_upload},
     upload_data,
 };
@@ -118,7 +119,8 @@ impl Keeper {
     pub(super) fn run(mut self) {
         // Maybe the budget is smaller than that of the process before.
         self.shared.keep_to_budget(&self.control);
-        while let Some(Work { members: waiting, unnamed, evictions, purges }) = self.shared.queue.next() {
+        while let Some(work) = self.shared.queue.next() {
+            let Work { members: waiting, unnamed, evictions, purges, strays } = work;
             // First, because only what has a name can go.
             let named = self.name_filled(unnamed);
             for Eviction { wanted_bytes, answer } in evictions {
@@ -143,6 +145,10 @@ impl Keeper {
             for Purge { digests, answer } in purges {
                 // Who asked and is gone finds it done.
                 let _ = answer.send(self.shared.purge(&self.control, &digests));
+            }
+            if let Some(Strays { digests, answer }) = strays {
+                // No commit is half way here, so what has no row is of none.
+                let _ = answer.send(self.shared.take_in(&self.control, &digests));
             }
             let unwritten = self.log.as_ref().map(|log| self.shared.cached.unwritten(log));
             self.write_index(unwritten);
@@ -491,6 +497,7 @@ struct Work {
     evictions: Vec<Eviction>,
     /// After what was filled has its name.
     purges: Vec<Purge>,
+    strays: Option<Strays>,
 }
 
 /// Commits that wait. A mutex and a condition, because the keeper is a thread that blocks.
@@ -506,9 +513,21 @@ struct Waiting {
     unnamed: VecDeque<Unnamed>,
     evictions: Vec<Eviction>,
     purges: Vec<Purge>,
+    /// There is one scrub, and it waits for its answer.
+    strays: Option<Strays>,
     /// How many want that what was filled gets its name at once.
     hurries: usize,
     closed: bool,
+}
+
+impl Waiting {
+    /// What was filled can wait a little longer.
+    fn is_idle(&self) -> bool {
+        self.members.is_empty()
+            && self.evictions.is_empty()
+            && self.purges.is_empty()
+            && self.strays.is_none()
+    }
 }
 
 impl Queue {
@@ -575,6 +594,20 @@ impl Queue {
         Ok(())
     }
 
+    /// Enqueues files that seem to be nobody's.
+    ///
+    /// Errors: [`Problem::Overloaded`]: others wait, or the queue is closed.
+    pub(super) fn push_strays(&self, strays: Strays) -> Result<(), Problem> {
+        let mut waiting = self.waiting();
+        if waiting.closed || waiting.strays.is_some() {
+            return Err(super::OVERLOADED);
+        }
+        waiting.strays = Some(strays);
+        drop(waiting);
+        self.work.notify_one();
+        Ok(())
+    }
+
     /// One more who is in a hurry, or one less.
     pub(super) fn hurry(&self, more: bool) {
         let mut waiting = self.waiting();
@@ -591,7 +624,7 @@ impl Queue {
     /// What waits, up to a batch, and with it all that was filled; waits for something. `None`: closed and empty.
     fn next(&self) -> Option<Work> {
         let mut waiting = self.waiting();
-        while waiting.members.is_empty() && waiting.evictions.is_empty() && waiting.purges.is_empty() {
+        while waiting.is_idle() {
             let oldest = waiting.unnamed.front().map(|unnamed| Instant::now().since(unnamed.since));
             waiting = match oldest {
                 Some(age) if waiting.closed || waiting.hurries > 0 || age >= FILLED_WAIT_TIME => break,
@@ -609,6 +642,7 @@ impl Queue {
             unnamed: waiting.unnamed.drain(..).collect(),
             evictions: std::mem::take(&mut waiting.evictions),
             purges: std::mem::take(&mut waiting.purges),
+            strays: waiting.strays.take(),
         })
     }
 
@@ -642,6 +676,19 @@ mod tests {
         queue.next();
         queue.close();
         assert_eq!(purge(), Err(crate::store::OVERLOADED), "nobody would answer");
+    }
+
+    #[test]
+    fn strays_come_one_page_after_the_other() {
+        let queue = Queue::default();
+        let strays = || queue.push_strays(Strays { digests: Vec::new(), answer: oneshot::channel().0 });
+        assert_eq!([strays(), strays()], [Ok(()), Err(crate::store::OVERLOADED)]);
+        assert!(queue.next().is_some_and(|work| work.strays.is_some()));
+        assert_eq!(strays(), Ok(()));
+        queue.close();
+        assert!(queue.next().is_some_and(|work| work.strays.is_some()), "what was taken is answered");
+        assert!(queue.next().is_none());
+        assert_eq!(strays(), Err(crate::store::OVERLOADED), "nobody would answer");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Owns: how many rows have no whole file, and how many files no row, as of the last time that all were compared.
 //!
-//! Invariants: it looks and changes no name. It holds a page of names and a few findings, however many blobs
+//! Invariants: it looks and changes no name. Whether a file is nobody's is decided by the keeper, between two batches: there no
+//! commit and no fill is half way, which gives a file its name first and its row or entry later. It holds a page of names and a few findings, however many blobs
 //! there are, and has at most one job in the pool and one question in the lane; where one is full, it waits.
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 
 use control::Control;
 use oci::{Algorithm, Digest, Problem};
+use tokio::sync::oneshot;
 
 use super::{Shared, Store, blob_directory, blob_path, problem_of};
 use crate::{
@@ -25,8 +27,7 @@ impl Store {
     /// Compares files and rows, rests, and begins again, for as long as it is polled. To be run by one core. If the cache's
     /// index was damaged, it is made again first.
     pub async fn scrub(&self, io: &Io, control: &Control, limits: &Limits) {
-        let began_unix = unix_time();
-        let scrub = Scrub { io, control, limits, shared: &self.shared, began_unix, is_in_a_hurry: false };
+        let scrub = Scrub { io, control, limits, shared: &self.shared, is_in_a_hurry: false };
         let mut rest = SCRUB_START_AFTER.min(limits.scrub_interval);
         loop {
             if self.shared.cached.is_lossy() {
@@ -50,13 +51,18 @@ impl Store {
     }
 }
 
+/// Files that no row and no entry of the cache's index knew when they were looked at, and who wants to know which of them are
+/// nobody's.
+pub(super) struct Strays {
+    pub(super) digests: Vec<Digest>,
+    pub(super) answer: oneshot::Sender<Result<Vec<Digest>, Problem>>,
+}
+
 struct Scrub<'a> {
     io: &'a Io,
     control: &'a Control,
     limits: &'a Limits,
     shared: &'a Arc<Shared>,
-    /// What was last changed before is older than any commit of this process.
-    began_unix: u64,
     /// Pulls are passed through until it is done.
     is_in_a_hurry: bool,
 }
@@ -147,35 +153,47 @@ impl Scrub<'_> {
                 }
                 findings.seen += names.len() as u64;
                 self.rest_after(names.len()).await;
-                let unrecorded = self.without_row(algorithm, names).await?;
-                if !unrecorded.is_empty() {
-                    let ages = (self.began_unix, self.limits.orphan_age);
-                    let orphans = self
-                        .on_disk(unrecorded, move |shared, fs, paths| orphans(shared, fs, paths, ages))
-                        .await?;
-                    findings.add(orphans);
-                }
+                let unrecorded = self.orphans(algorithm, names).await?;
+                findings.add(unrecorded);
             }
         }
         Ok(findings)
     }
 
-    /// The paths of those names that no row knows; what is not even the name of a blob is one of them.
-    async fn without_row(&self, algorithm: Algorithm, names: Vec<String>) -> Result<Vec<String>, Problem> {
-        let digest = |name: &String| Digest::parse(&format!("{algorithm}:{name}")).ok();
-        let (blobs, mut unrecorded): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|name| digest(name).is_some());
-        let digests: Vec<Digest> = blobs.iter().filter_map(digest).collect();
+    /// Those of the names that are neither a row's nor the cache's; what is not even the name of a blob is one of them.
+    async fn orphans(&self, algorithm: Algorithm, names: Vec<String>) -> Result<Vec<String>, Problem> {
+        let path = |name: &String| format!("{}/{name}", blob_directory(algorithm));
+        let mut orphans = Vec::new();
+        let mut digests = Vec::with_capacity(names.len());
+        for name in &names {
+            match Digest::parse(&format!("{algorithm}:{name}")) {
+                Ok(digest) => digests.push(digest),
+                Err(_) => orphans.push(path(name)),
+            }
+        }
         let rows = self.patiently(async || self.control.home(digests.clone()).await).await?;
-        if rows.len() != blobs.len() {
+        if rows.len() != digests.len() {
             return Err(Problem::Internal);
         }
-        let nobodys = |(name, row): (String, Option<u64>)| {
-            let is_cached = digest(&name).is_some_and(|digest| self.shared.cached.knows(&digest));
-            (row.is_none() && !is_cached).then_some(name)
-        };
-        unrecorded.extend(blobs.into_iter().zip(rows).filter_map(nobodys));
-        Ok(unrecorded.into_iter().map(|name| format!("{}/{name}", blob_directory(algorithm))).collect())
+        let strays: Vec<Digest> = digests
+            .into_iter()
+            .zip(rows)
+            .filter(|(digest, row)| row.is_none() && !self.shared.cached.knows(digest))
+            .map(|(digest, _)| digest)
+            .collect();
+        if !strays.is_empty() {
+            let nobodys = self.patiently(async || self.ask_keeper(strays.clone()).await).await?;
+            orphans.extend(nobodys.iter().map(blob_path));
+        }
+        Ok(orphans)
+    }
+
+    /// See [`Shared::take_in`].
+    async fn ask_keeper(&self, digests: Vec<Digest>) -> Result<Vec<Digest>, Problem> {
+        let (answer, reply) = oneshot::channel();
+        self.shared.queue.push_strays(Strays { digests, answer })?;
+        // A keeper that is gone answers nobody, and the core is about to end.
+        reply.await.map_err(|_gone| Problem::Internal)?
     }
 
     /// Runs `look` on the pool, with what it looks at.
@@ -218,6 +236,34 @@ impl Scrub<'_> {
 }
 
 impl Shared {
+    /// Takes into the cache those files that are no row's and that its index has lost. Gives those that are nobody's: nothing is
+    /// cached here, or they can't be read. By the keeper alone, so that what the metadata says stays so meanwhile.
+    ///
+    /// Errors: the disk or the metadata could not be read; writes are refused, after which a file may be of a commit of which
+    /// nobody knows whether it came to be.
+    pub(super) fn take_in(&self, control: &Control, digests: &[Digest]) -> Result<Vec<Digest>, Problem> {
+        self.allowed()?;
+        let rows = control.home_blocking(digests.to_vec())?;
+        if rows.len() != digests.len() {
+            return Err(Problem::Internal);
+        }
+        let mut orphans = Vec::new();
+        for (digest, _) in digests.iter().zip(rows).filter(|(_, row)| row.is_none()) {
+            let is_taken_in = match self.fs.stat(&blob_path(digest)) {
+                Ok(Some(stat)) => self.cached.adopt(*digest, stat.len, stat.changed_unix),
+                // Its name is gone again.
+                Ok(None) => continue,
+                // Nobody can tell how long it is.
+                Err(error) if is_damage(&error) => false,
+                Err(error) => return Err(problem_of(&error)),
+            };
+            if !is_taken_in {
+                orphans.push(*digest);
+            }
+        }
+        Ok(orphans)
+    }
+
     /// Which of the rows have no file, or one of another length. Of the latter nobody is told any more that it is
     /// here, even by a core that has it open, until a push has replaced it; a file that only lost its name is
     /// whole where it is open.
@@ -239,58 +285,9 @@ impl Shared {
     }
 }
 
-/// Those of the files that are there, are of no commit that is under way, and are no cached blob either: what may be one is
-/// adopted. `ages`: when this process began, and how long a commit takes at most.
-fn orphans(shared: &Shared, fs: &Fs, paths: &[String], ages: (u64, Duration)) -> io::Result<Vec<String>> {
-    let (began_unix, age) = ages;
-    let now_unix = unix_time();
-    let mut old = Vec::new();
-    for path in paths {
-        // A commit gives a file its name first and its row later.
-        let stat = match fs.stat(path) {
-            Ok(Some(stat)) => stat,
-            Ok(None) => continue,
-            // It serves nobody, and nobody can tell how long it is.
-            Err(error) if is_damage(&error) => {
-                old.push(path.clone());
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let adopted =
-            || digest_of(path).is_some_and(|digest| shared.cached.adopt(digest, stat.len, stat.changed_unix));
-        let is_of_no_commit = stat.changed_unix < began_unix || is_old(stat.changed_unix, now_unix, age);
-        if is_of_no_commit && !adopted() {
-            old.push(path.clone());
-        }
-    }
-    Ok(old)
-}
-
-/// The blob whose name a path under `blobs/` is.
-fn digest_of(path: &str) -> Option<Digest> {
-    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
-    Digest::parse(&format!("{algorithm}:{hex}")).ok()
-}
-
-/// A time in the future is that of a clock that was set back.
-fn is_old(changed_unix: u64, now_unix: u64, age: Duration) -> bool {
-    now_unix.checked_sub(changed_unix).is_some_and(|seconds| Duration::from_secs(seconds) > age)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_may_be_a_commit_for_as_long_as_it_is_young() {
-        let hour = Duration::from_secs(3600);
-        for (changed_unix, old) in
-            [(10_000, false), (6_400, false), (6_399, true), (0, true), (10_001, false)]
-        {
-            assert_eq!(is_old(changed_unix, 10_000, hour), old, "{changed_unix}");
-        }
-    }
 
     #[test]
     fn all_findings_are_counted_and_a_few_are_named() {
