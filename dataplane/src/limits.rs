@@ -227,8 +227,6 @@ pub const FILL_EXTENT_CHUNKS_MAX: u64 = 64;
 pub const PROBE_BYTES: u64 = 4096;
 /// A fill that is resumed waits this long before, twice as long the second time.
 pub const FILL_RESUME_PAUSE: Duration = Duration::from_millis(100);
-/// A verified fill gets its name with the next push, or after this long.
-pub const FILLED_WAIT_TIME: Duration = Duration::from_secs(5);
 /// Who waits for the names of blobs waits no longer: by then they have them, or won't.
 pub const SETTLE_TIME: Duration = Duration::from_secs(30);
 /// How long a fill that gives way to clients waits before it looks for them again.
@@ -328,6 +326,8 @@ pub struct Limits {
     pub upload_expiry: Duration,
     /// A part of an upstream's blob that nobody has read or filled for so long is removed.
     pub fill_expiry: Duration,
+    /// A verified fill gets its name with the next push, or after this long. Storage rules, "Fills"; no setting of the operator.
+    pub filled_wait: Duration,
     /// In-flight requests get this long to finish when the process is asked to stop.
     pub drain_timeout: Duration,
     /// The scrub rests this long after it has compared all files and rows.
@@ -350,6 +350,7 @@ impl Default for Limits {
             blob_bytes: 100 * 1024 * 1024 * 1024,
             upload_expiry: Duration::from_secs(24 * 3600),
             fill_expiry: Duration::from_secs(24 * 3600),
+            filled_wait: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             scrub_interval: Duration::from_secs(24 * 3600),
             scrub_rate: 1000,

@@ -152,6 +152,7 @@ pub fn start(
         reserve_bytes_min: settings.reserve_bytes,
         upload_expiry: settings.limits.upload_expiry,
         blob_bytes_max: settings.limits.blob_bytes,
+        filled_wait: settings.limits.filled_wait,
         cache: if settings.namespaces.iter().next().is_some() { settings.cache } else { CacheSize::NONE },
         namespaces: settings.namespaces.clone(),
     };

@@ -159,6 +159,7 @@ fn read_limits(read: &mut Reading) -> (Limits, u64) {
         blob_bytes: read.setting("limits.blob_bytes", Bytes(default.blob_bytes)).0,
         upload_expiry: read.setting("limits.upload_expiry", default.upload_expiry),
         fill_expiry: read.setting("limits.fill_expiry", default.fill_expiry),
+        filled_wait: default.filled_wait,
         drain_timeout: read.setting("limits.drain_timeout", default.drain_timeout),
         scrub_interval: read.setting("limits.scrub_interval", default.scrub_interval),
         scrub_rate: read.setting("limits.scrub_rate", scrub_rate).get(),

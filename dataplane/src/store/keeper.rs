@@ -31,7 +31,7 @@ use crate::{
     fill::FillFiles,
     io::{File, Instant, unix_time},
     limits::{
-        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, EVICTIONS_WAITING_MAX, FILLED_WAIT_TIME, PURGES_WAITING_MAX,
+        BATCH_MEMBERS_MAX, COMMITS_WAITING_MAX, EVICTIONS_WAITING_MAX, PURGES_WAITING_MAX,
         SYNCFS_AVERAGE_MAX, SYNCFS_MEMBERS_MIN, SYNCFS_REST, SYNCS_AT_ONCE,
     },
     mark::Mark,
@@ -119,7 +119,7 @@ impl Keeper {
     pub(super) fn run(mut self) {
         // Maybe the budget is smaller than that of the process before.
         self.shared.keep_to_budget(&self.control);
-        while let Some(work) = self.shared.queue.next() {
+        while let Some(work) = self.shared.queue.next(self.shared.settings.filled_wait) {
             let Work { members: waiting, unnamed, evictions, purges, strays } = work;
             // First, because only what has a name can go.
             let named = self.name_filled(unnamed);
@@ -622,15 +622,15 @@ impl Queue {
     }
 
     /// What waits, up to a batch, and with it all that was filled; waits for something. `None`: closed and empty.
-    fn next(&self) -> Option<Work> {
+    fn next(&self, filled_wait: Duration) -> Option<Work> {
         let mut waiting = self.waiting();
         while waiting.is_idle() {
             let oldest = waiting.unnamed.front().map(|unnamed| Instant::now().since(unnamed.since));
             waiting = match oldest {
-                Some(age) if waiting.closed || waiting.hurries > 0 || age >= FILLED_WAIT_TIME => break,
+                Some(age) if waiting.closed || waiting.hurries > 0 || age >= filled_wait => break,
                 Some(age) => self
                     .work
-                    .wait_timeout(waiting, FILLED_WAIT_TIME - age)
+                    .wait_timeout(waiting, filled_wait - age)
                     .map_or_else(|poisoned| poisoned.into_inner().0, |(waiting, _)| waiting),
                 None if waiting.closed => return None,
                 None => self.work.wait(waiting).unwrap_or_else(PoisonError::into_inner),
@@ -661,7 +661,7 @@ mod tests {
         let wish = || queue.push_eviction(1, oneshot::channel().0);
         assert!((0..EVICTIONS_WAITING_MAX).all(|_| wish().is_ok()));
         assert_eq!(wish(), Err(crate::store::OVERLOADED));
-        assert_eq!(queue.next().map(|work| work.evictions.len()), Some(EVICTIONS_WAITING_MAX));
+        assert_eq!(queue.next(Duration::ZERO).map(|work| work.evictions.len()), Some(EVICTIONS_WAITING_MAX));
         assert!(wish().is_ok());
     }
 
@@ -671,9 +671,9 @@ mod tests {
         let purge = || queue.push_purge(Purge { digests: Vec::new(), answer: oneshot::channel().0 });
         assert!((0..PURGES_WAITING_MAX).all(|_| purge().is_ok()));
         assert_eq!(purge(), Err(crate::store::OVERLOADED));
-        assert_eq!(queue.next().map(|work| work.purges.len()), Some(PURGES_WAITING_MAX));
+        assert_eq!(queue.next(Duration::ZERO).map(|work| work.purges.len()), Some(PURGES_WAITING_MAX));
         assert!(purge().is_ok());
-        queue.next();
+        queue.next(Duration::ZERO);
         queue.close();
         assert_eq!(purge(), Err(crate::store::OVERLOADED), "nobody would answer");
     }
@@ -683,11 +683,14 @@ mod tests {
         let queue = Queue::default();
         let strays = || queue.push_strays(Strays { digests: Vec::new(), answer: oneshot::channel().0 });
         assert_eq!([strays(), strays()], [Ok(()), Err(crate::store::OVERLOADED)]);
-        assert!(queue.next().is_some_and(|work| work.strays.is_some()));
+        assert!(queue.next(Duration::ZERO).is_some_and(|work| work.strays.is_some()));
         assert_eq!(strays(), Ok(()));
         queue.close();
-        assert!(queue.next().is_some_and(|work| work.strays.is_some()), "what was taken is answered");
-        assert!(queue.next().is_none());
+        assert!(
+            queue.next(Duration::ZERO).is_some_and(|work| work.strays.is_some()),
+            "what was taken is answered"
+        );
+        assert!(queue.next(Duration::ZERO).is_none());
         assert_eq!(strays(), Err(crate::store::OVERLOADED), "nobody would answer");
     }
 

@@ -72,6 +72,8 @@ pub struct StoreSettings {
     pub upload_expiry: Duration,
     /// Length of a blob in bytes; more is 413.
     pub blob_bytes_max: u64,
+    /// What was filled gets its name with the next push, or after this long.
+    pub filled_wait: Duration,
     /// What the blobs of upstreams may take.
     pub cache: CacheSize,
     /// The upstreams by name.

@@ -25,6 +25,7 @@ where
         reserve_bytes_min: 1,
         upload_expiry: expiry,
         blob_bytes_max: 1 << 20,
+        filled_wait: Duration::from_secs(5),
         cache: crate::CacheSize::NONE,
         namespaces: Arc::default(),
     };

@@ -211,6 +211,7 @@ fn space_is_allocated_in_steps_for_large_bodies_only() {
         reserve_bytes_min: 1,
         upload_expiry: Duration::from_secs(3600),
         blob_bytes_max: 4 * ALLOCATE_BYTES,
+        filled_wait: Duration::from_secs(5),
         cache: dataplane::CacheSize::NONE,
         namespaces: Arc::default(),
     };

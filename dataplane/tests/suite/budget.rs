@@ -305,7 +305,7 @@ fn a_cached_blob_that_the_index_has_lost_is_found_by_the_scrub() {
         fs::create_dir_all(place.blob(&digests[0]).parent().unwrap()).unwrap();
         fs::write(place.blob(&digests[0]), &blobs[&digests[0]]).unwrap();
         let scrub_interval = std::time::Duration::from_millis(100);
-        let limits = Limits { scrub_interval, scrub_rate: 1_000_000, ..Limits::default() };
+        let limits = Limits { scrub_interval, scrub_rate: 1_000_000, ..Plane::limits() };
         let mut plane = Plane::over(place, leg, false, limits);
         serve(&mut plane, &blobs);
         until("it is in the books", || plane.metric("gantry_store_cached_blobs") == 1);

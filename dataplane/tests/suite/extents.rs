@@ -247,7 +247,7 @@ fn extents_outlive_a_restart_and_are_looked_at_before_they_are_sent() {
         let file = fs::OpenOptions::new().write(true).open(fill.join("data")).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &[0; 10], 4 * MIB as u64 + CHUNK).unwrap();
 
-        let mut plane = Plane::over(place, leg, false, Limits::default());
+        let mut plane = Plane::over(place, leg, false, Plane::limits());
         let whole = blob.clone();
         let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| honest(&whole, from, to));
         let part = get(&mut plane.client(), &digest, "4194304-5242879");
@@ -412,7 +412,7 @@ fn all_of_it_in_parts_is_held_back_like_the_whole() {
 #[test]
 fn a_part_that_nobody_comes_back_for_is_removed_and_one_that_is_read_stays() {
     for leg in legs() {
-        let limits = Limits { fill_expiry: std::time::Duration::from_secs(2), ..Limits::default() };
+        let limits = Limits { fill_expiry: std::time::Duration::from_secs(2), ..Plane::limits() };
         let mut plane = Plane::over(std::sync::Arc::new(crate::rig::Place::new()), leg, false, limits);
         let (left, read) = (content(4 * MIB), content(4 * MIB + 1));
         let (open, gate) = mpsc::channel();

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use control::{Ask, Fetched, Link, Memory, Origin};
 use dataplane::{
-    limits::{FILL_JOINS_MAX, FILL_RESUMES_MAX, FILLS_MAX, HELD_BACK_BYTES, Limits},
+    limits::{FILL_JOINS_MAX, FILL_RESUMES_MAX, FILLS_MAX, HELD_BACK_BYTES},
     testing::{Call, Driver},
 };
 use oci::{Digest, Problem, RepositoryName};
@@ -672,7 +672,7 @@ fn a_fill_is_gone_on_with_after_a_restart_and_what_did_not_outlive_it_is_fetched
         let file = fs::OpenOptions::new().write(true).open(fill.join("data")).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, &[0; 1000], MIB as u64 + 7).unwrap();
 
-        let mut plane = Plane::over(place, leg, false, Limits::default());
+        let mut plane = Plane::over(place, leg, false, Plane::limits());
         let whole = blob.clone();
         let fetches = play(&mut plane, Some(blob.len()), move |_, from, to| honest(&whole, from, to));
         let answer = plane.client().get(&target(&digest));

@@ -262,7 +262,7 @@ fn a_cold_read_waits_for_the_pool_up_to_a_bound() {
     let stall = Duration::from_millis(500);
     for leg in legs() {
         for heals in [true, false] {
-            let limits = Limits { send_stall_timeout: stall, ..Limits::default() };
+            let limits = Limits { send_stall_timeout: stall, ..Plane::limits() };
             let mut plane = Plane::with(leg, false, limits);
             plane.answer(|ask| match ask {
                 Ask::Link { answer, .. } => {
@@ -300,7 +300,7 @@ fn a_client_that_takes_a_little_all_the_time_is_not_cut() {
     const LEN: usize = 24 << 20;
     const STALL: Duration = Duration::from_millis(1000);
     for leg in legs() {
-        let limits = Limits { send_stall_timeout: STALL, ..Limits::default() };
+        let limits = Limits { send_stall_timeout: STALL, ..Plane::limits() };
         let mut plane = Plane::with(leg, false, limits);
         plane.answer(|ask| match ask {
             Ask::Link { answer, .. } => drop(answer.send(Ok(Some(Link::Here { size_bytes: LEN as u64 })))),

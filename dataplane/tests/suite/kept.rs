@@ -1,11 +1,11 @@
 //! What a filled blob's name means: its bytes were synced before it was linked, by a sync of their own, and nobody who
 //! pushes or reads pays for that. Storage rules: "Fills", "Committing".
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use control::{Ask, Fetched, Link};
 use dataplane::{
-    limits::{FILLED_WAIT_TIME, SYNCFS_MEMBERS_MIN, WRITE_BACK_BYTES},
+    limits::{Limits, SYNCFS_MEMBERS_MIN, WRITE_BACK_BYTES},
     testing::{Call, Driver},
 };
 use oci::Digest;
@@ -13,7 +13,7 @@ use oci::Digest;
 use crate::{
     fills::{MIB, content, honest, origin, play, sample, target},
     plane::Plane,
-    rig::{legs, sha256, until},
+    rig::{Place, legs, sha256, until},
 };
 
 const EIO: i32 = 5;
@@ -80,7 +80,7 @@ fn until_kept(plane: &Plane, mut seen: Seen, count: usize) -> Seen {
 #[test]
 fn a_blob_is_synced_by_itself_before_its_name_which_comes_without_a_push() {
     for leg in legs() {
-        let mut plane = Plane::start(leg);
+        let mut plane = Plane::over(Arc::new(Place::new()), leg, false, Limits::default());
         let blob = content(20 * MIB);
         let digest = sha256(&blob);
         let whole = blob.clone();
@@ -89,7 +89,10 @@ fn a_blob_is_synced_by_itself_before_its_name_which_comes_without_a_push() {
         let asked = Instant::now();
         assert!(plane.client().get(&target(&digest)).body == blob);
         let seen = until_kept(&plane, Seen::new(), 1);
-        assert!(asked.elapsed() >= FILLED_WAIT_TIME, "it has waited for others to share a sync with");
+        assert!(
+            asked.elapsed() >= Limits::default().filled_wait,
+            "it has waited for others to share a sync with"
+        );
         let data = made(&seen)[0].to_owned();
         assert_order(&seen, &Names::of(&digest, &data));
         // It may be one less: where it is started depends on where the pieces end.
@@ -103,7 +106,7 @@ fn a_blob_is_synced_by_itself_before_its_name_which_comes_without_a_push() {
 
 /// A repository to push to beside an upstream with these blobs.
 fn with_pushes(leg: Driver, blobs: &[Vec<u8>]) -> Plane {
-    let mut plane = Plane::start(leg);
+    let mut plane = Plane::over(Arc::new(Place::new()), leg, false, Limits::default());
     let blobs: HashMap<Digest, Vec<u8>> = blobs.iter().map(|blob| (sha256(blob), blob.clone())).collect();
     let faults = plane.faults.clone();
     plane.answer(move |ask| match ask {

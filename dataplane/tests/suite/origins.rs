@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use control::{Ask, Fetched, Link, Origin};
-use dataplane::{limits::Limits, testing::Call};
+use dataplane::testing::Call;
 use oci::{Digest, Problem, RepositoryName};
 
 use crate::{
@@ -338,7 +338,7 @@ fn whose_bytes_those_are_is_known_after_a_restart() {
         part(&plane, "other/thing", &digest, "6291456-6356991").read().unwrap();
         let place = plane.place.clone();
         plane.end_within(Duration::ZERO);
-        let mut again = Plane::over(place, leg, false, Limits::default());
+        let mut again = Plane::over(place, leg, false, Plane::limits());
         let asked = serve_lies(&mut again, &blob, Vec::new());
         parts_of_both_are_their_own(&again, &blob, &digest);
         let of_the_liar: Vec<u64> = asked

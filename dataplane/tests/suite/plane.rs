@@ -37,8 +37,13 @@ pub struct Plane {
 }
 
 impl Plane {
+    /// As by default, but for what a test would only wait for.
+    pub fn limits() -> Limits {
+        Limits { filled_wait: Duration::from_millis(50), ..Limits::default() }
+    }
+
     pub fn start(leg: Driver) -> Plane {
-        Plane::over(Arc::new(Place::new()), leg, false, Limits::default())
+        Plane::over(Arc::new(Place::new()), leg, false, Plane::limits())
     }
 
     /// With these limits, and maybe with an access log, of which nobody sees anything. It caches nothing.
@@ -48,12 +53,12 @@ impl Plane {
 
     /// With a cache of so many bytes.
     pub fn caching(place: Arc<Place>, leg: Driver, cache_bytes: u64) -> Plane {
-        Plane::make(place, leg, false, Limits::default(), None, CacheSize::Bytes(cache_bytes), 1)
+        Plane::make(place, leg, false, Plane::limits(), None, CacheSize::Bytes(cache_bytes), 1)
     }
 
     /// With this much of a blob of its upstream completed without a reader.
     pub fn completing(leg: Driver, percent: Option<u8>) -> Plane {
-        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), percent, ON_ANY_DISK, 1)
+        Plane::make(Arc::new(Place::new()), leg, false, Plane::limits(), percent, ON_ANY_DISK, 1)
     }
 
     /// A process that finds what an earlier one left in `place`.
@@ -63,7 +68,7 @@ impl Plane {
 
     /// With so many cores.
     pub fn of_cores(leg: Driver, cores: usize) -> Plane {
-        Plane::make(Arc::new(Place::new()), leg, false, Limits::default(), None, ON_ANY_DISK, cores)
+        Plane::make(Arc::new(Place::new()), leg, false, Plane::limits(), None, ON_ANY_DISK, cores)
     }
 
     fn make(

@@ -120,6 +120,7 @@ impl Rig {
                 reserve_bytes_min: 1 << 20,
                 upload_expiry,
                 blob_bytes_max,
+                filled_wait: Duration::from_secs(5),
                 cache: dataplane::CacheSize::NONE,
                 namespaces: Arc::default(),
             },

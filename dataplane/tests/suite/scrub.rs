@@ -32,7 +32,7 @@ const EIO: i32 = 5;
 
 /// One comparison after the other, as fast as it goes.
 fn quick() -> Limits {
-    Limits { scrub_interval: Duration::from_millis(5), scrub_rate: 1_000_000, ..Limits::default() }
+    Limits { scrub_interval: Duration::from_millis(5), scrub_rate: 1_000_000, ..Plane::limits() }
 }
 
 /// A metadata of rows only, which counts how often the scrub has begun with them.

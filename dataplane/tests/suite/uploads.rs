@@ -231,6 +231,7 @@ fn what_is_promised_to_one_is_not_promised_to_another() {
         reserve_bytes_min: 1,
         upload_expiry: Duration::from_secs(3600),
         blob_bytes_max: u64::MAX / 4,
+        filled_wait: Duration::from_secs(5),
         cache: dataplane::CacheSize::NONE,
         namespaces: Arc::default(),
     };
