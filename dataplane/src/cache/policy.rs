@@ -59,8 +59,6 @@ pub struct Victim {
     pub digest: Digest,
     /// Length in bytes.
     pub size_bytes: u64,
-    /// It is read, and nothing was found that is not.
-    pub is_busy: bool,
 }
 
 /// Why an entry was not made; nothing was changed.
@@ -197,7 +195,7 @@ impl Policy {
     /// `is_busy` says whether somebody reads a digest. It is asked of few, and must not take long.
     pub fn victim(&mut self, is_busy: &mut dyn FnMut(&Digest) -> bool) -> Option<Victim> {
         if let Some(id) = self.large_to_go(is_busy) {
-            return Some(self.evict(id, false));
+            return Some(self.evict(id));
         }
         let rounds = usize::from(CACHE_USES_MAX) + 1;
         let (mut small, mut main) = (self.list_len(Place::Small), self.list_len(Place::Main));
@@ -227,9 +225,9 @@ impl Policy {
                 self.move_newest(id, place);
                 continue;
             }
-            return Some(self.evict(id, false));
+            return Some(self.evict(id));
         }
-        busy.map(|id| self.evict(id, true))
+        busy.map(|id| self.evict(id))
     }
 
     /// A victim stays after all: its name could not be taken away, or it turned out to be home.
@@ -334,7 +332,7 @@ impl Policy {
         if bytes > self.small_bytes_max() { small.or(main) } else { main.or(small) }
     }
 
-    fn evict(&mut self, id: Id, is_busy: bool) -> Victim {
+    fn evict(&mut self, id: Id) -> Victim {
         let Item { digest, size_bytes, place, .. } = self.item(id);
         if place == Place::Small {
             let most = self.list_len(Place::Main).max(CACHE_GHOST_MIN);
@@ -342,7 +340,7 @@ impl Policy {
         }
         self.entries.get_mut(id).uses = 0;
         self.entries.move_newest(id, Place::Evicting);
-        Victim { digest, size_bytes, is_busy }
+        Victim { digest, size_bytes }
     }
 
     fn evicting(&self, digest: &Digest) -> Option<Id> {

@@ -280,6 +280,7 @@ impl Core {
         origin: Origin,
         size_bytes: Option<u64>,
     ) -> Result<Reader, Problem> {
+        self.tell_touched();
         self.fills.join(digest, self.runner(origin, size_bytes))
     }
 
@@ -365,6 +366,15 @@ impl Core {
         let mut touched = self.touched.borrow_mut();
         touched.push(*digest);
         if touched.len() == touched.capacity() {
+            self.store.touch(&touched);
+            touched.clear();
+        }
+    }
+
+    /// What comes now may have others go for it: of those that were of use here the cache knows by then.
+    fn tell_touched(&self) {
+        let mut touched = self.touched.borrow_mut();
+        if !touched.is_empty() {
             self.store.touch(&touched);
             touched.clear();
         }

@@ -22,7 +22,7 @@ use dataplane::testing::{Call, Driver};
 use crate::{
     fills::{MIB, Piece, content, honest, play, play_each, ranged, sample, target},
     plane::{Plane, open_files},
-    rig::{Place, legs, sha256, until},
+    rig::{Place, legs, sha256, until, wait_for},
 };
 
 type Blobs = Arc<HashMap<Digest, Vec<u8>>>;
@@ -414,6 +414,29 @@ fn what_was_hit_outlives_many_that_nobody_wants_twice() {
             others[..8].iter().all(|digest| !place.blob(digest).exists()),
             "they were younger, and of none"
         );
+        plane.end();
+    }
+}
+
+/// Hits of a file that is open are told some at a time, and before anything may go.
+#[test]
+fn of_what_was_of_use_the_cache_knows_before_others_come() {
+    for leg in legs() {
+        let (digests, blobs) = blobs(2, 2 * MIB);
+        let place = Arc::new(Place::new());
+        let plane = caches(&place, leg, &digests[..1], &blobs);
+        let uses = || {
+            let page = wait_for(plane.cache.list(0, u32::MAX)).unwrap();
+            page.entries.iter().find(|entry| entry.digest == digests[0]).unwrap().uses
+        };
+        until("it is opened by its name", || {
+            assert!(plane.client().get(&target(&digests[0])).body == blobs[&digests[0]]);
+            uses() == 1
+        });
+        assert_eq!(plane.client().get(&target(&digests[0])).field("gantry-cache"), Some("hit"));
+        assert_eq!(uses(), 1, "the core keeps that to itself for a while");
+        assert_eq!(plane.client().get(&target(&digests[1])).field("gantry-cache"), Some("fill"));
+        assert_eq!(uses(), 2);
         plane.end();
     }
 }

@@ -261,15 +261,24 @@ impl Server {
         names.filter(|name| name.to_string_lossy().starts_with(on)).count()
     }
 
-    /// Files of its data directory that have lost their name and that it has open.
+    /// Files of its data directory that it has open, and that have lost the name by which they were opened.
     pub fn deleted_files_open(&self) -> Vec<PathBuf> {
+        self.deleted_open().map(|(_, name)| name).collect()
+    }
+
+    /// What they are.
+    pub fn deleted_files_open_at(&self) -> impl Iterator<Item = std::fs::Metadata> {
+        // One that was closed meanwhile is not open.
+        self.deleted_open().filter_map(|(link, _)| std::fs::metadata(link).ok())
+    }
+
+    /// Their links in `/proc`, and what these say.
+    fn deleted_open(&self) -> impl Iterator<Item = (PathBuf, PathBuf)> {
         let links = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").flatten();
-        let names = links.filter_map(|link| std::fs::read_link(link.path()).ok());
-        names
-            .filter(|name| {
-                name.starts_with(self.data_dir()) && name.to_string_lossy().ends_with(" (deleted)")
-            })
-            .collect()
+        let named = links.filter_map(|link| Some((link.path(), std::fs::read_link(link.path()).ok()?)));
+        named.filter(|(_, name)| {
+            name.starts_with(self.data_dir()) && name.to_string_lossy().ends_with(" (deleted)")
+        })
     }
 
     /// Stops the whole process for so long, wherever it is.

@@ -2,8 +2,10 @@
 //! afterwards nothing is left open. What is used is read from the volume itself and from the server's own count.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read,
+    os::unix::fs::MetadataExt as _,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -13,6 +15,7 @@ use ::faults::{Digest, Registry};
 
 use crate::harness::{Server, Volume, has_root, legs, noise, say, setting, wait_for};
 
+use super::operator::done;
 use super::rig::{Way, assert_store_is_right, mirror, root};
 
 const REPOSITORY: &str = "library/evicted";
@@ -138,7 +141,84 @@ fn linked_bytes(server: &Server) -> u64 {
     blobs.filter_map(|blob| blob.metadata().ok()).map(|found| found.len()).sum()
 }
 
+/// What files of the server take in bytes, by whether they still have a name.
+struct Taken {
+    named: u64,
+    open_only: u64,
+}
+
+impl Taken {
+    /// By the blocks of each file under `blobs/` and of each that the server has open.
+    fn by(server: &Server) -> Taken {
+        let named = fs::read_dir(server.data_dir().join("blobs/sha256")).expect("it is there").flatten();
+        let named = named.map(|entry| entry.metadata().expect("nothing else goes now"));
+        let named = named.map(|file| (file.ino(), file.blocks() * 512)).collect::<BTreeMap<_, _>>();
+        let open_only = server.deleted_files_open_at();
+        // A file that was filled has lost the name that it was opened by, and has another.
+        let open_only = open_only.filter(|file| !named.contains_key(&file.ino()));
+        let open_only: BTreeMap<_, _> = open_only.map(|file| (file.ino(), file.blocks() * 512)).collect();
+        Taken { named: named.values().sum(), open_only: open_only.values().sum() }
+    }
+}
+
 legs! {
+    /// Blobs with a name, and one without that somebody reads.
+    fn what_is_counted_is_what_files_take(leg) {
+        const LARGE_BYTES: usize = (24 << 20) + 17;
+        const BLOCK_BYTES: u64 = 4096;
+        if !has_root() {
+            return;
+        }
+        let registry = Registry::start();
+        let bytes = |number| noise(number, LARGE_BYTES);
+        let blobs: Vec<_> = (0..3).map(|number| registry.push_blob(REPOSITORY, bytes(number))).collect();
+        let volume = Volume::ext4(512);
+        let launch = mirror(leg, &root(&registry, "")).set(setting::CACHE_MAX_BYTES, 128_u64 << 20);
+        let server = launch.set(setting::RESERVE_BYTES, 1 << 20).start_on(&volume.data());
+        let empty_bytes = volume.used_bytes();
+        let counted = || server.metric("gantry_store_budget_used_bytes") as u64;
+        let target = |blob: &Digest| Way::Prefix.target(REPOSITORY, &format!("blobs/{blob}"));
+        for blob in &blobs {
+            server.client().get(target(blob)).expect(200);
+            wait_for("it has its name", || server.blob_file(*blob).exists());
+        }
+        let agrees = |Taken { named, open_only }: Taken| {
+            let (taken, volume) = (named + open_only, volume.used_bytes().saturating_sub(empty_bytes));
+            let counted = counted();
+            (counted..=counted + 3 * BLOCK_BYTES).contains(&taken)
+                && (counted..=counted + BESIDE_BYTES).contains(&volume)
+        };
+        wait_for("all that is counted has a name", || {
+            let taken = Taken::by(&server);
+            taken.open_only == 0 && agrees(taken)
+        });
+
+        let mut reader = server.client();
+        let request = reader.request("GET", target(&blobs[0])).to_bytes();
+        reader.send_bytes(&request);
+        let stream = reader.stream();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout above zero");
+        let mut got = vec![0; PIECE_BYTES];
+        stream.read_exact(&mut got).expect("it has begun");
+        assert!(done(&server, &["purge", &blobs[0].to_string()]).starts_with("purged 1 blobs"));
+        assert!(!server.blob_file(blobs[0]).exists());
+        wait_for("what is read is counted, though it has no name", || {
+            let taken = Taken::by(&server);
+            taken.open_only >= LARGE_BYTES as u64 && agrees(taken)
+        });
+        let head_bytes = 4 + got.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+        let had = got.len();
+        got.resize(head_bytes + LARGE_BYTES, 0);
+        stream.read_exact(&mut got[had..]).expect("the rest");
+        assert!(got[head_bytes..] == bytes(0)[..], "other bytes");
+        drop(reader);
+        wait_for("its bytes are back", || {
+            let taken = Taken::by(&server);
+            taken.open_only == 0 && taken.named < 3 * LARGE_BYTES as u64 && agrees(taken)
+        });
+        assert_eq!(counted(), 2 * LARGE_BYTES as u64);
+    }
+
     fn slow_readers_and_constant_misses_keep_to_the_budget(leg) {
         if !has_root() {
             return;

@@ -86,6 +86,25 @@ async fn an_address_that_is_refused_is_an_outage() {
     assert!(registry.seen().is_empty());
 }
 
+/// Nobody was asked: whose certificate can't be verified has said nothing.
+#[tokio::test]
+async fn a_handshake_that_fails_is_an_outage() {
+    let registry = faults::Registry::start_tls();
+    let image = registry.push_image("library/app", "1", &[100]);
+    let settings = UpstreamSettings {
+        ca_pem: Some(registry.ca_pem()),
+        ..patient("docker.io", &registry.url(), always_look())
+    };
+    let rig = Rig::new(mirror_of(vec![settings.clone()]));
+    assert_eq!(rig.pull("app", "1").await, (image.index, Came::Fill));
+    registry.forget();
+    let rig = rig.restart_with(mirror_of(vec![UpstreamSettings { ca_pem: None, ..settings }])).await;
+    assert_eq!(rig.pull("app", "1").await, (image.index, Came::Stale));
+    assert_eq!(status(rig.manifest("app", "2").await), 503);
+    assert_eq!(status(rig.fetch("library/app", image.layers[0][0], (0, None)).await), 503);
+    assert!(registry.seen().is_empty());
+}
+
 /// Our password is not right any more: that is the upstream's own *no*, though not one about a repository.
 #[tokio::test]
 async fn rejected_credentials_are_no_outage() {

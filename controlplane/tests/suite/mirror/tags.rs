@@ -7,8 +7,8 @@ use controlplane::limits;
 use controlplane::upstream::Policy;
 
 use super::registry::{Fault, Registry};
-use super::rig::{Rig, always_look, eventually};
-use crate::harness::name;
+use super::rig::{Rig, always_look, eventually, mirror_of, patient};
+use crate::harness::{NOBODY, name, refer};
 
 fn epochs(rig: &Rig) -> Vec<Option<Epoch>> {
     let names = ["docker.io/library/app", "library/app", "app"];
@@ -145,6 +145,41 @@ async fn an_old_tag_is_answered_at_once_while_it_is_compared() {
     assert_eq!((answer.digest, answer.came, answer.fresh), (old.manifest, Came::Hit, Some(Duration::ZERO)));
     registry.heal();
     eventually("the new one is here", async || rig.pull("app", "1").await.0 == new.manifest).await;
+}
+
+#[tokio::test]
+async fn an_old_tag_that_many_ask_for_is_compared_once() {
+    const MANY: usize = 32;
+    for moves in [false, true] {
+        let registry = Registry::start();
+        let old = registry.push_image("library/app", "1", "old");
+        let rig = Rig::new(mirror_of(vec![patient("docker.io", &registry.url, always_look())]));
+        rig.pull("app", "1").await;
+        let expect = if moves { registry.push_image("library/app", "1", "new") } else { old };
+        registry.seen();
+        registry.fail("HEAD", Fault::Stall);
+        let one = || {
+            let control = rig.plane.control.clone();
+            tokio::spawn(async move { control.manifest(name("app"), refer("1"), NOBODY).await })
+        };
+        let asking: Vec<_> = (0..MANY).map(|_| one()).collect();
+        let mut seen = Vec::new();
+        eventually("the first asks", async || {
+            seen.extend(registry.seen());
+            !seen.is_empty()
+        })
+        .await;
+        // All of them have asked by now, or it is not shown for as many.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        registry.heal();
+        for asked in asking {
+            assert_eq!(asked.await.unwrap().unwrap().unwrap().digest, expect.manifest);
+        }
+        seen.extend(registry.seen());
+        let mut expected = vec!["HEAD /v2/library/app/manifests/1".to_owned()];
+        expected.extend(moves.then(|| format!("GET /v2/library/app/manifests/{}", expect.manifest)));
+        assert_eq!(seen, expected);
+    }
 }
 
 #[tokio::test]
