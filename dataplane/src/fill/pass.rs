@@ -23,6 +23,7 @@ use super::{
     source::Source,
     stream::{Fallen, Following, Shared},
 };
+use crate::io::hash;
 use crate::limits::{HELD_BACK_BYTES, PASSES_MAX};
 
 /// What is left to send of such an answer.
@@ -271,7 +272,7 @@ impl Own {
     async fn more(&mut self, digest: &Digest) -> Result<(), Problem> {
         if let Some(bytes) = self.source.next().await? {
             if let Some(hasher) = &mut self.hasher {
-                hasher.update(&bytes);
+                hash(hasher, &bytes);
             }
             self.rest_bytes -= bytes.len() as u64;
             self.pieces_bytes += bytes.len() as u64;

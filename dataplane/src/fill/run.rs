@@ -26,6 +26,7 @@ use super::{
     writer::{Party, Tail, Unwritten, Writer},
 };
 use crate::{
+    io::hash,
     limits::{FILL_CHUNK_BYTES, FILL_RESUME_PAUSE, FILL_RESUMES_MAX},
     store::Filled,
 };
@@ -245,7 +246,7 @@ async fn reuse(runner: &Runner, fill: &Fill, ingest: &mut Ingest) -> Result<(), 
             fill.ahead().lost(chunk);
             return Ok(());
         };
-        ingest.hasher.update(read.as_ref());
+        hash(&mut ingest.hasher, read.as_ref());
         drop(read);
         ingest.tail = Tail::at(ingest.tail.offset + len as u64);
         ingest.is_mixed = true;
@@ -388,7 +389,7 @@ async fn pump_into(
             let to_chunk_end = FILL_CHUNK_BYTES - tail.offset % FILL_CHUNK_BYTES;
             let part = bytes.split_to(bytes.len().min(to_chunk_end as usize));
             writer.mark(tail, hasher);
-            hasher.update(&part);
+            hash(hasher, &part);
             writer.push(tail, part).await?;
         }
         if to == Some(tail.offset) {

@@ -22,6 +22,7 @@ use super::{
     source::Source,
     window::{Look, Piece, Window},
 };
+use crate::io::hash;
 use crate::limits::{HELD_BACK_BYTES, PASS_PIECE_BYTES, PASS_WINDOWS_MAX};
 
 pub(super) struct Stream {
@@ -138,7 +139,7 @@ pub(super) async fn run(runner: Runner, stream: Arc<Stream>, mut source: Source)
             Ok(Some(bytes)) => {
                 for part in bytes.chunks(PASS_PIECE_BYTES) {
                     let before = hasher.clone();
-                    hasher.update(part);
+                    hash(&mut hasher, part);
                     stream.window().push(part, before);
                 }
                 Verdict::Open

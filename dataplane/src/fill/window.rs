@@ -9,6 +9,7 @@ use bytes::Bytes;
 use control::{Held, Memory};
 use oci::Hasher;
 
+use crate::io::hash;
 use crate::limits::{PASS_AHEAD_BYTES, PASS_PIECE_BYTES, PASS_WINDOW_BYTES};
 
 /// Bytes that came one after the other; at most [`PASS_PIECE_BYTES`].
@@ -34,7 +35,7 @@ impl Piece {
     /// Of all bytes before `at`, which lies in it or at its end.
     pub(super) fn hash_at(&self, at: u64) -> Hasher {
         let mut hasher = self.before.clone();
-        hasher.update(&self.bytes[..(at - self.start) as usize]);
+        hash(&mut hasher, &self.bytes[..(at - self.start) as usize]);
         hasher
     }
 }

@@ -24,7 +24,7 @@ use super::{
     sessions::{Files, Open, open_files},
 };
 use crate::{
-    io::{File, Fs, Instant, Io},
+    io::{File, Fs, Instant, Io, hash},
     limits::{ALLOCATE_ABOVE_BYTES, ALLOCATE_BYTES, BUF_BYTES, REHASH_STEP_BYTES, WRITE_BACK_BYTES},
 };
 
@@ -133,7 +133,7 @@ impl Upload {
         // A copy, so that a write that fails leaves the hash of what is there.
         let mut running = open.running.clone();
         if let Some(hasher) = &mut running {
-            hasher.update(&bytes);
+            hash(hasher, &bytes);
         }
         self.in_flight = Some(InFlight { io: io.clone(), write, running, len, promised });
         Ok(())
@@ -357,7 +357,7 @@ pub(super) fn hash_part(fs: &Fs, file: &File, mut hasher: Hasher, at: u64, end: 
         if fs.read_at(file, at, &mut piece[..len])? < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        hasher.update(&piece[..len]);
+        hash(&mut hasher, &piece[..len]);
         at += len as u64;
     }
     Ok(hasher)
