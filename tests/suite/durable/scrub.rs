@@ -12,7 +12,7 @@ legs! {
     fn what_is_lost_and_what_is_nobodys_is_counted_until_it_is_pushed(leg) {
         let (kept, lost, orphan) = (noise(870, 5000), noise(871, 5000), noise(872, 5000));
         let hex = |bytes: &[u8]| sha256(bytes).to_string().replace("sha256:", "");
-        let launch = Launch::on(leg).set(setting::SCRUB_INTERVAL, "100ms").set(setting::ORPHAN_AGE, "1s");
+        let launch = Launch::on(leg).set(setting::SCRUB_INTERVAL, "100ms");
         let server = launch.expects_log(&hex(&lost)).expects_log(&hex(&orphan)).start();
         let mut client = server.client();
         let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
