@@ -4,9 +4,9 @@
 //! A test forgets the pages of a blob's file and sees by the server's counter that the disk was asked, and by
 //! the kernel's account of the process how many bytes came from it. A tmpfs can't forget.
 
-use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
+use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, process::Command, thread, time::Duration};
 
-use dataplane::limits::{BUF_BYTES, BUFS_PER_CORE};
+use dataplane::limits::{BUF_BYTES, BUFS_PER_CORE, RESIDENT_TIME};
 use oci::Digest;
 use rustix::fs::{Advice, fadvise};
 
@@ -113,6 +113,8 @@ legs! {
             let len = bytes.len();
             let from_the_disk = |ranges: &str, client: &mut Client| {
                 forget_all(&server.blob_file(digest));
+                // What it has found in memory a core believes for so long.
+                thread::sleep(RESIDENT_TIME + Duration::from_millis(10));
                 let (before, disk) = (cold_reads(&server), disk_bytes(&server));
                 let get = client.request("GET", target(digest));
                 let answer = if ranges.is_empty() { get } else { get.header("Range", ranges) }.send();
