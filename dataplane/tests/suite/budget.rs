@@ -425,10 +425,12 @@ fn of_what_was_of_use_the_cache_knows_before_others_come() {
         let (digests, blobs) = blobs(2, 2 * MIB);
         let place = Arc::new(Place::new());
         let plane = caches(&place, leg, &digests[..1], &blobs);
-        let uses = || {
+        let entry = || {
             let page = wait_for(plane.cache.list(0, u32::MAX)).unwrap();
-            page.entries.iter().find(|entry| entry.digest == digests[0]).unwrap().uses
+            page.entries.into_iter().find(|entry| entry.digest == digests[0]).unwrap()
         };
+        let uses = || entry().uses;
+        until("the cache knows its name", || !entry().is_filling);
         until("it is opened by its name", || {
             assert!(plane.client().get(&target(&digests[0])).body == blobs[&digests[0]]);
             uses() == 1

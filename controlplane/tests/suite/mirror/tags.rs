@@ -169,8 +169,8 @@ async fn an_old_tag_that_many_ask_for_is_compared_once() {
             !seen.is_empty()
         })
         .await;
-        // All of them have asked by now, or it is not shown for as many.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // All of them have asked by then; one who has not would ask again.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         registry.heal();
         for asked in asking {
             assert_eq!(asked.await.unwrap().unwrap().unwrap().digest, expect.manifest);
