@@ -157,22 +157,17 @@ fn reply<T>(answer: Answer<T>, result: Result<T, Problem>) {
 }
 
 impl<M: Metadata> Questions<M> {
-    /// What was pushed is looked for first: that is one read, as without a mirror.
+    /// One read, with a mirror as without one.
     async fn link(
         &self,
         repository: RepositoryName,
         digest: Digest,
         turn: &mut Turn,
     ) -> Result<Option<Link>, Problem> {
-        if !self.is_upstreams(&repository)
-            && let Some(link) = self.metadata.link(repository, digest).await?
-        {
-            return Ok(Some(link));
-        }
-        let Some(mirror) = &self.mirror else { return Ok(None) };
-        match mirror.source(&repository).await? {
-            None => Ok(None),
-            Some(place) => mirror.within(Box::pin(mirror.link(&place, digest, turn))).await,
+        let meant = self.mirror.as_ref().and_then(|mirror| Some((mirror, mirror.place(&repository)?)));
+        match meant {
+            Some((mirror, place)) => Box::pin(mirror.link(repository, &place, digest, turn)).await,
+            None => self.metadata.link(repository, digest).await,
         }
     }
 

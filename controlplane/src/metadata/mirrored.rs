@@ -4,7 +4,7 @@
 //! repository has here, `<prefix>/<name>`. Times are milliseconds of the mirror's clock.
 
 use bytes::Bytes;
-use control::Document;
+use control::{Document, Link};
 use oci::{Digest, Problem, RepositoryName, Tag};
 
 use super::{EdgeKind, Listed, Page};
@@ -34,13 +34,14 @@ pub(crate) trait Mirrored: Send + Sync + 'static {
         tag: Tag,
     ) -> impl Future<Output = Result<Option<KeptTag>, Problem>> + Send;
 
-    /// Whether a kept manifest of the repository has the blob as its own. The inner `None`: its size is not known, since
-    /// two manifests say different ones.
-    fn mirrored_edge(
+    /// What serving the blob through the repository rests on, in one read. `bare` is the name that it was asked for by,
+    /// where that has no prefix: what was pushed as that comes first, and counts as touched.
+    fn standing(
         &self,
+        bare: Option<RepositoryName>,
         repository: RepositoryName,
-        target: Digest,
-    ) -> impl Future<Output = Result<Option<Option<u64>>, Problem>> + Send;
+        digest: Digest,
+    ) -> impl Future<Output = Result<Standing, Problem>> + Send;
 
     /// At most `page.limit` known tags after `page.after`, bytewise ascending. `None`: nothing is kept of it.
     fn mirrored_tags(
@@ -88,6 +89,21 @@ pub(crate) struct Source {
     pub prefix: String,
     pub ns: String,
     pub url: String,
+}
+
+/// What is known of a blob of a repository that may be an upstream's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It was pushed by that name.
+    Pushed(Link),
+    /// The name is local, and the blob is not there.
+    Local,
+    /// No manifest of the repository is kept.
+    Unopened,
+    /// Manifests are kept, and none has the blob as its own.
+    Unnamed,
+    /// One has it as its own. `None`: its size is not known, since two manifests say different ones.
+    Named(Option<u64>),
 }
 
 /// A kept manifest.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use control::{CommitFailed, Document, Link, Preconditions, PushedBlob};
 use oci::{Digest, Problem, Reference, RepositoryName, Tag};
 
-pub(crate) use mirrored::{Keep, Kept, KeptTag, Mirrored, MirroredEdge, NewMirrored, Source};
+pub(crate) use mirrored::{Keep, Kept, KeptTag, Mirrored, MirroredEdge, NewMirrored, Source, Standing};
 
 /// Where metadata is kept. Every change checks [`control::Writes`] first and is
 /// [`Problem::WritesRefused`] when writes are; it checks its conditions inside its own transaction.

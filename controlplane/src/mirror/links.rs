@@ -4,33 +4,43 @@
 //! or that upstream's 200 to a HEAD for that repository; neither says anything about another repository.
 
 use control::{Fetched, Link, Memory, Origin};
-use oci::{Digest, Problem};
+use oci::{Digest, Problem, RepositoryName};
 
 use super::counts::Permitted;
 use super::site::{Absent, Site, Wanted};
 use super::{Mirror, Place};
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, Standing};
 use crate::turn::Turn;
 use crate::upstream::Failure;
 
 impl<M: Metadata> Mirror<M> {
-    /// The permission to serve a blob through `place`. `None`: there is none.
+    /// The permission to serve a blob through `place`, which is what its name means unless it is local. `None`: there is
+    /// none. What was pushed by that name is looked for first, in the same read.
     ///
-    /// Errors: `NameUnknown` (404) where the upstream lets nobody in; an outage (502, 503, 504).
+    /// Errors: `NameUnknown` (404) where the upstream lets nobody in, or an operator does not want it; an outage (502, 503,
+    /// 504).
     pub(crate) async fn link(
         &self,
+        name: RepositoryName,
         place: &Place,
         digest: Digest,
         turn: &mut Turn,
     ) -> Result<Option<Link>, Problem> {
         let site = self.site(place)?;
-        if !self.is_open(site, place).await? {
-            site.counts.link(Permitted::No);
-            return Ok(None);
+        let bare = place.is_bare.then_some(name);
+        let standing = self.metadata.standing(bare, place.repository, digest).await?;
+        match standing {
+            Standing::Pushed(link) => return Ok(Some(link)),
+            Standing::Local => return Ok(None),
+            Standing::Unopened | Standing::Unnamed | Standing::Named(_) => self.allowed(place, &name)?,
         }
-        if let Some(size_bytes) = self.metadata.mirrored_edge(place.repository, digest).await? {
+        if let Standing::Named(size_bytes) = standing {
             site.counts.link(Permitted::ByManifest);
             return Ok(Some(link(place, size_bytes)));
+        }
+        if standing == Standing::Unopened && place.is_bare && !site.is_open(place) {
+            site.counts.link(Permitted::No);
+            return Ok(None);
         }
         if let Some(size_bytes) = site.granted(place, &digest) {
             site.counts.link(Permitted::Remembered);
@@ -41,7 +51,8 @@ impl<M: Metadata> Mirror<M> {
             return absent.answer(place);
         }
         turn.wait_among(&site.waits)?;
-        self.links.join((place.repository, digest), Box::pin(self.ask_link(site, place, digest))).await
+        let asked = self.links.join((place.repository, digest), Box::pin(self.ask_link(site, place, digest)));
+        self.within(Box::pin(asked)).await
     }
 
     async fn ask_link(&self, site: &Site, place: &Place, digest: Digest) -> Result<Option<Link>, Problem> {

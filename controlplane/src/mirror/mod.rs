@@ -233,18 +233,22 @@ impl<M: Metadata> Mirror<M> {
     ///
     /// Errors: `NameUnknown` (404) for an upstream's repository that an operator does not want.
     pub(crate) async fn source(&self, name: &RepositoryName) -> Result<Option<Place>, Problem> {
-        let place = match self.names.by_prefix(name) {
-            Some(place) => place,
-            None => match self.names.by_root(name) {
-                Some(place) if !self.metadata.is_local(*name).await? => place,
-                Some(_) | None => return Ok(None),
-            },
-        };
-        if self.site(&place)?.rules.allows(&place.there) {
-            Ok(Some(place))
-        } else {
-            Err(Problem::NameUnknown(*name))
+        match self.place(name) {
+            Some(place) if !place.is_bare || !self.metadata.is_local(*name).await? => {
+                self.allowed(&place, name)?;
+                Ok(Some(place))
+            }
+            Some(_) | None => Ok(None),
         }
+    }
+
+    /// What the name means unless it is local, which only one without a prefix can be. `None`: it is local.
+    pub(crate) fn place(&self, name: &RepositoryName) -> Option<Place> {
+        self.names.by_prefix(name).or_else(|| self.names.by_root(name))
+    }
+
+    fn allowed(&self, place: &Place, name: &RepositoryName) -> Result<(), Problem> {
+        if self.site(place)?.rules.allows(&place.there) { Ok(()) } else { Err(Problem::NameUnknown(*name)) }
     }
 
     /// Whether the name is an upstream's by its prefix.

@@ -5,7 +5,8 @@
 //! and even after it, before it replies. So an answer that was asked for before the commit can't be
 //! used after the reply, and no message has to reach anybody.
 //!
-//! Invariants: one thread moves the slots of one `Epochs`. A change that only turns no into yes moves none.
+//! Invariants: one thread moves the slots of one `Epochs`. A change that only turns no into yes moves none. In one that keeps
+//! a *no* it is the other way round: its slots move when something comes to be.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

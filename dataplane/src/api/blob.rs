@@ -8,10 +8,11 @@ use control::{Came, Link, Origin, Principal};
 
 use super::{Unanswered, cache_line, unchanged};
 use crate::{
-    core::{Body, Connection, Core, FilePart, OpenBlob, Request, Response},
+    core::{Body, Connection, Core, FilePart, Looked, OpenBlob, Request, Response},
     fill::{ANOTHER_LENGTH, Reader, Ready},
     http::Head,
     limits::FILL_JOINS_MAX,
+    store::Absence,
 };
 
 /// The conditional headers and ranges of a read.
@@ -83,11 +84,11 @@ async fn pull_through(
     is_head: bool,
 ) -> Result<Response, Problem> {
     let blob = match core.upstream_file(digest, size_bytes).await? {
-        Some(open) => {
+        Looked::Open(open) => {
             core.fills.hit(&origin);
             Blob { came: Came::Hit, ..Blob::whole(open) }
         }
-        None => {
+        Looked::Absent(absence) => {
             // Who has it already, or only asks about it, needs no fill to be told so.
             let (if_match, if_none_match) = (conditions.if_match, conditions.if_none_match);
             if let Some(response) = unchanged(core, digest, if_match, if_none_match)? {
@@ -96,7 +97,7 @@ async fn pull_through(
             if is_head {
                 return describe(core, digest, origin, size_bytes).await;
             }
-            match fill(core, conn, digest, origin, size_bytes, conditions).await? {
+            match fill(core, conn, digest, (origin, absence), size_bytes, conditions).await? {
                 Filled::Blob(blob) => blob,
                 Filled::Full(reader) => return pass(core, digest, &reader, conditions).await,
             }
@@ -141,13 +142,13 @@ async fn fill(
     core: &Core,
     conn: &Connection,
     digest: &Digest,
-    origin: Origin,
+    (origin, mut absence): (Origin, Absence),
     told_bytes: Option<u64>,
     conditions: &Conditions<'_>,
 ) -> Result<Filled, Problem> {
     let mut why = Problem::Internal;
     for _ in 0..FILL_JOINS_MAX {
-        let mut reader = core.join_fill(digest, origin, told_bytes)?;
+        let mut reader = core.join_fill(digest, origin, told_bytes, absence)?;
         let selected = reader.size_bytes().map(|size_bytes| conditions.selected(digest, size_bytes));
         let selected = match (selected.transpose()?, reader.size_bytes()) {
             (Some(selected), Some(size_bytes)) => Some(reader.answers(selected, size_bytes)),
@@ -179,11 +180,12 @@ async fn fill(
                 };
                 return Ok(Filled::Blob(Blob { open, reader: Some(reader), came }));
             }
-            Ready::Here => {
-                if let Some(open) = core.upstream_file(digest, told_bytes).await? {
+            Ready::Here => match core.upstream_file(digest, told_bytes).await? {
+                Looked::Open(open) => {
                     return Ok(Filled::Blob(Blob { came: Came::Hit, ..Blob::whole(open) }));
                 }
-            }
+                Looked::Absent(since) => absence = since,
+            },
             Ready::Full => return Ok(Filled::Full(reader)),
             Ready::Again => {
                 why = Problem::UpstreamMisbehaved {

@@ -131,11 +131,12 @@ async fn bring(core: &Core, wanted: &Wanted, done_bytes: &AtomicU64) -> Result<F
         while wanted.gives_way && core.fills.has_clients(origin) {
             core.io.sleep_until(core.io.now() + GIVE_WAY_PAUSE).await;
         }
+        let absence = core.store.before_looking(digest);
         let is_here = core.store.has_name(&core.io, digest).await;
         if is_here.map_err(|_logged_by_the_next_read| OVERLOADED)? && !core.store.is_suspect(digest) {
             return Ok(end);
         }
-        let mut reader = core.join_fill_behind(digest, *origin, *size_bytes)?;
+        let mut reader = core.join_fill_behind(digest, *origin, *size_bytes, absence)?;
         if reader.is_verified() {
             return Ok(end);
         }

@@ -39,7 +39,7 @@ use crate::{
         TOUCHES_A_BATCH,
     },
     metrics::CoreCounters,
-    store::Store,
+    store::{Absence, Store},
 };
 
 /// A core's own state.
@@ -77,6 +77,14 @@ pub struct Core {
     date: Cell<HttpDate>,
     collected_bytes: Cell<usize>,
     draining: Cell<bool>,
+}
+
+/// What became of the look for a blob of an upstream's.
+pub enum Looked {
+    /// It is here.
+    Open(Rc<OpenBlob>),
+    /// It is not, as far as was seen.
+    Absent(Absence),
 }
 
 struct KnownLink {
@@ -251,37 +259,33 @@ impl Core {
         }
     }
 
-    /// Opens a blob of an upstream's that may be here. `None`: it has to be filled; also if it could not be read, since
-    /// what is filled takes its place.
+    /// Opens a blob of an upstream's that may be here. If it is [`Looked::Absent`] it has to be filled; also if it could not
+    /// be read, since what is filled takes its place.
     ///
     /// Errors: [`Problem::UpstreamMisbehaved`]: its length is not what was told of it.
-    pub async fn upstream_file(
-        &self,
-        digest: &Digest,
-        told_bytes: Option<u64>,
-    ) -> Result<Option<Rc<OpenBlob>>, Problem> {
+    pub async fn upstream_file(&self, digest: &Digest, told_bytes: Option<u64>) -> Result<Looked, Problem> {
+        let absence = self.store.before_looking(digest);
         if self.store.is_suspect(digest) {
-            return Ok(None);
+            return Ok(Looked::Absent(absence));
         }
-        let blob = self.open(digest).await?;
-        if let (Some(blob), Some(told_bytes)) = (&blob, told_bytes)
-            && blob.size_bytes != told_bytes
-        {
+        let Some(blob) = self.open(digest).await? else { return Ok(Looked::Absent(absence)) };
+        if told_bytes.is_some_and(|told_bytes| blob.size_bytes != told_bytes) {
             let why = "the upstream's blob has another length than its manifest says";
             return Err(Problem::UpstreamMisbehaved { why });
         }
-        Ok(blob)
+        Ok(Looked::Open(blob))
     }
 
-    /// A reader of the fill of a blob.
+    /// A reader of the fill of a blob that was looked for.
     pub fn join_fill(
         &self,
         digest: &Digest,
         origin: Origin,
         size_bytes: Option<u64>,
+        absence: Absence,
     ) -> Result<Reader, Problem> {
         self.tell_touched();
-        self.fills.join(digest, self.runner(origin, size_bytes))
+        self.fills.join(digest, self.runner(origin, size_bytes, absence))
     }
 
     /// A reader of the fill of a blob for whom no client waits.
@@ -290,8 +294,9 @@ impl Core {
         digest: &Digest,
         origin: Origin,
         size_bytes: Option<u64>,
+        absence: Absence,
     ) -> Result<Reader, Problem> {
-        self.fills.join_behind(digest, self.runner(origin, size_bytes))
+        self.fills.join_behind(digest, self.runner(origin, size_bytes, absence))
     }
 
     /// Forgets what is here of a blob in part. `false`: nothing, or somebody waits for it.
@@ -299,7 +304,7 @@ impl Core {
         self.fills.forget_idle(digest, &self.io, &self.store)
     }
 
-    fn runner(&self, origin: Origin, size_bytes: Option<u64>) -> Runner {
+    fn runner(&self, origin: Origin, size_bytes: Option<u64>, absence: Absence) -> Runner {
         Runner {
             io: self.io.clone(),
             control: self.control.clone(),
@@ -307,6 +312,7 @@ impl Core {
             fills: self.fills.clone(),
             origin,
             size_bytes,
+            absence,
             blob_bytes_max: self.limits.blob_bytes,
         }
     }

@@ -68,7 +68,7 @@ use crate::{
     limits::{FILLS_MAX, PUSH_ROOM_BYTES},
     mark::Mark,
     running::Pinned,
-    store::Store,
+    store::{Absence, Store},
 };
 
 /// All fills of the process, by digest. A mutex, because any core may be asked for any blob; it is held for a look-up,
@@ -181,6 +181,8 @@ pub struct Runner {
     pub origin: Origin,
     /// What was told of its length, in bytes.
     pub size_bytes: Option<u64>,
+    /// When the blob's name was looked for and not found.
+    pub absence: Absence,
     /// A blob may be this long, in bytes.
     pub blob_bytes_max: u64,
 }

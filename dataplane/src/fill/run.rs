@@ -161,7 +161,10 @@ async fn fill_up(
     counters: Option<&FillCounters>,
     ingest: &mut Ingest,
 ) -> Result<(), End> {
-    if patiently(runner, || runner.store.has_name(&runner.io, &fill.digest)).await? {
+    // A fill of before may have ended since the look that found no name.
+    if !runner.store.is_absent_still(&fill.digest, runner.absence)
+        && patiently(runner, || runner.store.has_name(&runner.io, &fill.digest)).await?
+    {
         return Err(End::Here);
     }
     if ingest.answer.is_some() {

@@ -158,11 +158,22 @@ impl<'a> Writer<'a> {
         buf.fill(bytes.len());
         tail.crc.update(&bytes);
         tail.offset += bytes.len() as u64;
-        if buf.spare().is_empty() || tail.is_at_chunk() {
-            drop(bytes);
-            self.write(tail).await?;
+        let is_full = buf.spare().is_empty() || tail.is_at_chunk();
+        drop(bytes);
+        if self.is_awaited(tail) {
+            self.settle(tail).await
+        } else if is_full {
+            self.write(tail).await
+        } else {
+            Ok(())
         }
-        Ok(())
+    }
+
+    /// Whether a reader who has nothing yet gets more by each piece that is written: in the first chunk of a blob that is
+    /// longer, of which so much is sent before it is verified.
+    fn is_awaited(&self, tail: &Tail) -> bool {
+        let is_longer = self.fill.size_bytes.get().is_none_or(|size_bytes| *size_bytes > FILL_CHUNK_BYTES);
+        self.party == Party::Run && tail.offset <= FILL_CHUNK_BYTES && is_longer
     }
 
     /// Everything that arrived is in the file, and the readers know.

@@ -184,13 +184,10 @@ impl Keeper {
     fn name_one(&self, filled: &Filled) -> io::Result<()> {
         let (fs, suspects) = (&self.shared.fs, &self.shared.suspects);
         let (ours, path) = (filled.files.id.data(), blob_path(&filled.digest));
-        if fs.link(&ours, &path)? {
-            suspects.clear(&filled.digest);
+        if self.shared.giving(&filled.digest, || fs.link(&ours, &path))? {
             self.shared.cached.named(filled);
         } else if suspects.has(&filled.digest) {
-            let names = &self.shared.names;
-            names.revoking(&mut vec![names.of_digest(&filled.digest)], || fs.rename(&ours, &path))?;
-            suspects.clear(&filled.digest);
+            self.shared.replacing(&filled.digest, || fs.rename(&ours, &path))?;
             self.shared.cached.renamed(filled);
         }
         Ok(())
@@ -329,17 +326,12 @@ impl Keeper {
             match name {
                 Name::Recorded => return Ok(()),
                 Name::Unrecorded => {}
-                Name::New if fs.link(&ours, &path)? => self.shared.suspects.clear(&digest),
+                Name::New if self.shared.giving(&digest, || fs.link(&ours, &path))? => {}
                 Name::New => return Err(io::Error::other("a name appeared that the keeper did not make")),
                 Name::Twin if fs.stat(&path)?.is_some_and(|stat| stat.len == member.open.offset) => {}
                 // The member that should have given the name has failed, most likely for lack of room.
                 Name::Twin => return Err(io::ErrorKind::StorageFull.into()),
-                Name::Replace => {
-                    let names = &self.shared.names;
-                    names.revoking(&mut vec![names.of_digest(&digest)], || {
-                        fs.rename(&ours, &path).map(|()| self.shared.suspects.clear(&digest))
-                    })?;
-                }
+                Name::Replace => self.shared.replacing(&digest, || fs.rename(&ours, &path))?,
             }
             directories.insert(digest.algorithm());
             Ok(())

@@ -97,12 +97,19 @@ struct Shared {
     sessions: Sessions,
     /// Bytes that running uploads were told there is room for, and that the volume still counts as free.
     promised_bytes: AtomicU64,
+    /// Moved when a name gets another file or goes: what keeps a core's *yes* true.
     names: Epochs,
+    /// Moved when a name is given: what keeps a *no* true for a while.
+    given: Epochs,
     cached: Cached,
     suspects: Suspects,
     queue: Queue,
     counters: StoreCounters,
 }
+
+/// A moment before a name was looked for and not found, by which is known whether another look may find it.
+#[derive(Clone, Copy, Debug)]
+pub struct Absence(Option<Epoch>);
 
 /// What the store has done since it was opened. Relaxed: each number is right by itself.
 #[derive(Debug, Default)]
@@ -166,6 +173,17 @@ impl Store {
     /// it is to be forgotten.
     pub fn names(&self) -> &Epochs {
         &self.shared.names
+    }
+
+    /// To be had before a name is looked for that may not be there.
+    pub fn before_looking(&self, digest: &Digest) -> Absence {
+        Absence(self.shared.given.read(self.shared.given.of_digest(digest)))
+    }
+
+    /// Whether a name that was not found then is certainly not there now.
+    pub fn is_absent_still(&self, digest: &Digest, absence: Absence) -> bool {
+        let given = &self.shared.given;
+        absence.0.is_some_and(|epoch| given.holds(given.of_digest(digest), epoch))
     }
 
     /// The bytes that had this name at `epoch` of [`Store::names`] could not be read, or ended early: if they have
@@ -434,6 +452,24 @@ impl Shared {
 
     fn suspect(&self, digest: &Digest, epoch: Epoch) {
         self.suspects.add(digest, || self.names.holds(self.names.of_digest(digest), epoch));
+    }
+
+    /// Has a file get the digest's name by `link`, which says whether it was free. By the keeper alone.
+    fn giving(&self, digest: &Digest, link: impl FnOnce() -> io::Result<bool>) -> io::Result<bool> {
+        self.given.revoking(&mut vec![self.given.of_digest(digest)], || {
+            let is_ours = link()?;
+            if is_ours {
+                self.suspects.clear(digest);
+            }
+            Ok(is_ours)
+        })
+    }
+
+    /// Has a file take the place of another one by `rename`. By the keeper alone.
+    fn replacing(&self, digest: &Digest, rename: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.names.revoking(&mut vec![self.names.of_digest(digest)], || {
+            self.giving(digest, || rename().map(|()| true)).map(drop)
+        })
     }
 
     fn room_for(&self, more_bytes: u64) -> Result<(), Problem> {

@@ -74,6 +74,7 @@ pub fn open(
         sessions,
         promised_bytes: 0.into(),
         names: Epochs::new(EPOCH_SLOTS),
+        given: Epochs::new(EPOCH_SLOTS),
         cached,
         suspects: Suspects::default(),
         queue: Queue::default(),

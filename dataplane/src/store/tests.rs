@@ -92,3 +92,22 @@ fn the_last_place_is_given_once_and_given_again_when_it_is_free() {
         });
     }
 }
+
+#[test]
+fn a_name_that_was_given_is_looked_for_again() {
+    on_core(Driver::Epoll, 0, |_, store| async move {
+        let [one, other] = [&b"one"[..], b"other"].map(|bytes| Digest::of(Algorithm::Sha256, bytes));
+        let [absence, others] = [&one, &other].map(|digest| store.before_looking(digest));
+        assert!(store.is_absent_still(&one, absence));
+        let given = store.shared.giving(&one, || {
+            assert!(!store.is_absent_still(&one, absence), "it may be there by now");
+            assert!(!store.is_absent_still(&one, store.before_looking(&one)), "or not yet");
+            Ok(true)
+        });
+        assert!(given.unwrap() && !store.is_absent_still(&one, absence));
+        let absence = store.before_looking(&one);
+        store.shared.replacing(&one, || Ok(())).unwrap();
+        assert!(!store.is_absent_still(&one, absence), "another file has it, which can be read");
+        assert!(store.is_absent_still(&other, others));
+    });
+}

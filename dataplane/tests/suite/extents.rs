@@ -3,6 +3,7 @@
 
 use std::{fs, sync::mpsc};
 
+use control::{Ask, Fetched, Link};
 use dataplane::{
     limits::{FILL_RESUMES_MAX, HELD_BACK_BYTES, Limits},
     testing::Driver,
@@ -171,6 +172,43 @@ fn a_probe_of_the_first_chunk_keeps_the_answer_of_an_origin_without_ranges() {
         let answer = plane.client().get(&target(&digest));
         assert!(answer.status == 200 && answer.body == blob);
         assert_eq!(fetched(&fetches), [(0, Some(CHUNK))]);
+        plane.end();
+    }
+}
+
+#[test]
+fn what_was_pushed_while_the_origin_thought_is_not_fetched() {
+    for leg in legs() {
+        let mut plane = Plane::start(leg);
+        let blob = content(4 * MIB);
+        let digest = sha256(&blob);
+        let (held, fetch) = mpsc::channel();
+        plane.answer(move |ask| match ask {
+            Ask::Link { answer, .. } => {
+                let size_bytes = Some(4 * MIB as u64);
+                let link = Link::Upstream { origin: crate::fills::origin(), size_bytes };
+                drop(answer.send(Ok(Some(link))));
+            }
+            Ask::Fetch { .. } => held.send(ask).unwrap(),
+            Ask::OpenUpload { answer, .. } => drop(answer.send(Ok(()))),
+            Ask::Home { digests, answer } => drop(answer.send(Ok(vec![None; digests.len()]))),
+            Ask::Commit { batch, answer } => drop(answer.send(Ok(vec![Ok(()); batch.len()]))),
+            _ => panic!("not asked here"),
+        });
+        let mut waiting = plane.client();
+        ranged(&mut waiting, &digest, "2097152-2197151");
+        let Ask::Fetch { answer, .. } = fetch.recv().unwrap() else { panic!("no other is held") };
+        let push = format!("/v2/mine/blobs/uploads/?digest={digest}");
+        assert_eq!(plane.client().ask("POST", &push, &blob).status, 201);
+        // The whole: from now on it is the run's, which looks for the name once more.
+        let (sender, bytes) = tokio::sync::mpsc::channel(1);
+        sender.try_send(Ok(bytes::Bytes::copy_from_slice(&blob[..100]))).unwrap();
+        let size_bytes = Some(blob.len() as u64);
+        drop(answer.send(Ok(Some(Fetched { start: 0, is_whole: true, size_bytes, bytes }))));
+        let part = waiting.read().unwrap();
+        assert_eq!((part.status, part.field("gantry-cache")), (206, Some("hit")));
+        assert!(part.body == blob[2 * MIB..2 * MIB + 100_000]);
+        assert_eq!(sample(&plane, "fetched_bytes_total"), 0);
         plane.end();
     }
 }

@@ -23,6 +23,8 @@ use crate::{
 const PIECE_BYTES: usize = 400_000;
 /// Of each answer, before its gate: enough for its files and its room.
 const BEFORE: usize = 100;
+/// The same of a run, which writes its first chunk piece by piece.
+const BEFORE_RUN: usize = CHUNK as usize + BEFORE;
 
 fn held(plane: &Plane) -> u64 {
     plane.metric("gantry_fill_memory_bytes")
@@ -51,7 +53,8 @@ fn is_full(plane: &Plane, most_bytes: u64) {
 /// An honest answer that waits behind its first bytes, and behind the piece that follows them; and who lets it go on.
 fn gated(blob: &[u8], from: u64, to: Option<u64>) -> (Played, [mpsc::Sender<()>; 2]) {
     let end = to.map_or(blob.len(), |to| to as usize);
-    let (front, back) = blob[from as usize..end].split_at(BEFORE);
+    let before = if from == 0 { BEFORE_RUN } else { BEFORE };
+    let (front, back) = blob[from as usize..end].split_at(before);
     let (piece, back) = back.split_at(PIECE_BYTES.min(back.len()));
     let (open_piece, piece_gate) = mpsc::channel();
     let (open, gate) = mpsc::channel();

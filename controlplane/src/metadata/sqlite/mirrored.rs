@@ -6,15 +6,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use control::Document;
+use control::{Document, Link};
 use oci::{Digest, RepositoryName, Tag};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::changes::{Change, Refused, edge_column};
 use super::columns::DigestColumn;
 use super::migrations::EDGE_BLOB;
-use super::reads::{cut, one_more};
-use crate::metadata::{Keep, Kept, KeptTag, Listed, MirroredEdge, NewMirrored, Page};
+use super::reads::{cut, link, one_more};
+use super::touches::Touch;
+use crate::metadata::{Keep, Kept, KeptTag, Listed, MirroredEdge, NewMirrored, Page, Standing};
 
 type Sql<T> = rusqlite::Result<T>;
 
@@ -91,30 +92,48 @@ pub(super) fn tag(connection: &Connection, name: &RepositoryName, tag: &Tag) -> 
         .optional()
 }
 
+/// What `Mirrored::standing` tells, with the touch of a link. One transaction, which is what a statement costs most.
+pub(super) fn standing(
+    connection: &Connection,
+    bare: Option<&RepositoryName>,
+    repository: &RepositoryName,
+    digest: &Digest,
+) -> Sql<(Standing, Option<Touch>)> {
+    let reading = connection.unchecked_transaction()?;
+    if let Some(bare) = bare {
+        if let Some((touch, size_bytes)) = link(&reading, bare, digest)? {
+            return Ok((Standing::Pushed(Link::Here { size_bytes }), Some(touch)));
+        }
+        if is_local(&reading, bare)? {
+            return Ok((Standing::Local, None));
+        }
+    }
+    Ok((named(&reading, repository, digest)?, None))
+}
+
 /// Both ends of the sizes that manifests tell of a blob, by an index: thousands of manifests may name one base layer. An
 /// entry of an index permits nothing, since not every registry looks for it.
-pub(super) fn edge(
-    connection: &Connection,
-    name: &RepositoryName,
-    target: &Digest,
-) -> Sql<Option<Option<u64>>> {
-    let Some(repository) = repository(connection, name)? else { return Ok(None) };
-    let size = |sql: &str| -> Sql<Option<u64>> {
-        connection
-            .prepare_cached(sql)?
-            .query_row(params![repository, DigestColumn(*target), EDGE_BLOB], |row| row.get(0))
-            .optional()
-    };
-    let smallest = size(
-        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2 AND kind = ?3
-         ORDER BY size_bytes LIMIT 1",
-    )?;
-    let largest = size(
-        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2 AND kind = ?3
-         ORDER BY size_bytes DESC LIMIT 1",
-    )?;
-    Ok(smallest.map(|size_bytes| Some(size_bytes).filter(|_| smallest == largest)))
+fn named(connection: &Connection, name: &RepositoryName, target: &Digest) -> Sql<Standing> {
+    let sizes = connection
+        .prepare_cached(SIZES)?
+        .query_row(params![name.as_str(), DigestColumn(*target), EDGE_BLOB], |row| {
+            Ok((row.get::<_, Option<u64>>(0)?, row.get::<_, Option<u64>>(1)?))
+        })
+        .optional()?;
+    Ok(match sizes {
+        None => Standing::Unopened,
+        Some((None, _)) => Standing::Unnamed,
+        Some((smallest, largest)) => Standing::Named(smallest.filter(|_| smallest == largest)),
+    })
 }
+
+/// The smallest and the largest.
+const SIZES: &str = "SELECT
+     (SELECT size_bytes FROM mirrored_edge AS edge
+      WHERE edge.repository = repository.id AND target = ?2 AND kind = ?3 ORDER BY size_bytes LIMIT 1),
+     (SELECT size_bytes FROM mirrored_edge AS edge
+      WHERE edge.repository = repository.id AND target = ?2 AND kind = ?3 ORDER BY size_bytes DESC LIMIT 1)
+     FROM mirrored_repository AS repository WHERE name = ?1";
 
 /// A page of known tags; `None`: nothing of the repository is kept.
 pub(super) fn tags(connection: &Connection, name: &RepositoryName, page: &Page) -> Sql<Option<Listed>> {

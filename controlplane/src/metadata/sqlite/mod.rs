@@ -36,7 +36,7 @@ use tokio::sync::oneshot;
 
 use super::{
     DeleteManifest, Keep, Kept, KeptTag, Listed, Metadata, Mirrored, Mount, NewManifest, Page, Referrers,
-    ReferrersQuery, Source,
+    ReferrersQuery, Source, Standing,
 };
 use crate::limits;
 use crate::metrics::Metrics;
@@ -44,7 +44,7 @@ use crate::mirror::{MirrorError, Names};
 use batch::{Told, Wish};
 pub use faults::{CommitFault, Faults};
 use readers::Readers;
-use touches::{Noted, Touches};
+use touches::{Noted, Touch, Touches};
 use writer::{Writer, refused};
 
 /// Its name in the data directory.
@@ -239,6 +239,14 @@ impl Sqlite {
         self.readers.read_blocking(|connection| reads::home(connection, digests))
     }
 
+    /// A link was asked for.
+    fn touch(&self, touch: Touch) {
+        if self.touches.note(touch) == Noted::WakeWriter {
+            // A writer that can't be woken has a batch waiting, or nothing to write any more.
+            let _taken_along = self.wish(Wish::Touches);
+        }
+    }
+
     fn wish(&self, wish: Wish) -> Result<(), Problem> {
         if self.writes.refused().is_some() {
             return Err(refused(&self.writes));
@@ -278,10 +286,7 @@ impl Metadata for Sqlite {
         let found =
             self.readers.read(move |connection| reads::link(connection, &repository, &digest)).await?;
         let Some((touch, size_bytes)) = found else { return Ok(None) };
-        if self.touches.note(touch) == Noted::WakeWriter {
-            // A writer that can't be woken has a batch waiting, or nothing to write any more.
-            let _taken_along = self.wish(Wish::Touches);
-        }
+        self.touch(touch);
         Ok(Some(Link::Here { size_bytes }))
     }
 
@@ -372,12 +377,18 @@ impl Mirrored for Sqlite {
         self.readers.read(move |connection| mirrored::tag(connection, &repository, &tag)).await
     }
 
-    async fn mirrored_edge(
+    async fn standing(
         &self,
+        bare: Option<RepositoryName>,
         repository: RepositoryName,
-        target: Digest,
-    ) -> Result<Option<Option<u64>>, Problem> {
-        self.readers.read(move |connection| mirrored::edge(connection, &repository, &target)).await
+        digest: Digest,
+    ) -> Result<Standing, Problem> {
+        let read = move |connection: &Connection| {
+            mirrored::standing(connection, bare.as_ref(), &repository, &digest)
+        };
+        let (standing, touch) = self.readers.read(read).await?;
+        touch.into_iter().for_each(|touch| self.touch(touch));
+        Ok(standing)
     }
 
     async fn mirrored_tags(&self, repository: RepositoryName, page: Page) -> Result<Option<Listed>, Problem> {

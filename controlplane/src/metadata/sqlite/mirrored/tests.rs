@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use control::{Epoch, Epochs};
+use control::{Epoch, Epochs, PushedBlob};
 use oci::{Algorithm, Namespace, Namespaces};
 
 use super::super::changes::Revoked;
@@ -171,20 +171,43 @@ fn nothing_is_left_of_a_repository_whose_last_manifest_went() {
 #[test]
 fn a_blob_has_the_size_that_all_manifests_tell() {
     let rows = Rows::new();
-    let size = |rows: &Rows| edge(&rows.connection, &name(HUB), &digest("layer")).unwrap();
-    assert_eq!(size(&rows), None);
+    let of = |rows: &Rows, repository: &str, blob: &str| {
+        standing(&rows.connection, None, &name(repository), &digest(blob)).unwrap().0
+    };
+    assert_eq!(of(&rows, HUB, "layer"), Standing::Unopened);
     rows.keep(Keep::Manifest(new(None, "one", 1)));
     rows.keep(Keep::Manifest(new(None, "two", 1)));
-    assert_eq!(size(&rows), Some(Some(7)));
-    let elsewhere = edge(&rows.connection, &name("docker.io/org/app"), &digest("layer")).unwrap();
-    assert_eq!(elsewhere, None, "another repository is not asked");
+    assert_eq!(of(&rows, HUB, "layer"), Standing::Named(Some(7)));
+    assert_eq!(of(&rows, HUB, "other"), Standing::Unnamed);
+    assert_eq!(
+        of(&rows, "docker.io/org/app", "layer"),
+        Standing::Unopened,
+        "another repository is not asked"
+    );
     let child = MirroredEdge { target: digest("child"), kind: EdgeKind::Child, size_bytes: 8 };
     rows.keep(Keep::Manifest(NewMirrored { edges: vec![child], ..new(None, "index", 1) }));
-    let of_child = edge(&rows.connection, &name(HUB), &digest("child")).unwrap();
-    assert_eq!(of_child, None, "an index permits no blob");
+    assert_eq!(of(&rows, HUB, "child"), Standing::Unnamed, "an index permits no blob");
     let liar = MirroredEdge { target: digest("layer"), kind: EdgeKind::Blob, size_bytes: 8 };
     rows.keep(Keep::Manifest(NewMirrored { edges: vec![liar], ..new(None, "three", 1) }));
-    assert_eq!(size(&rows), Some(None));
+    assert_eq!(of(&rows, HUB, "layer"), Standing::Named(None));
+}
+
+#[test]
+fn what_was_pushed_by_a_bare_name_comes_first() {
+    let rows = Rows::new();
+    rows.keep(Keep::Manifest(new(None, "one", 1)));
+    let of = |rows: &Rows, blob: &str| {
+        let found = standing(&rows.connection, Some(&name("app")), &name(HUB), &digest(blob)).unwrap();
+        (found.0, found.1.is_some())
+    };
+    assert_eq!(of(&rows, "layer"), (Standing::Named(Some(7)), false));
+    rows.change(|change| change.claim(&name("app")), &["app"]);
+    assert_eq!(of(&rows, "layer"), (Standing::Local, false), "the upstream is not asked for a local name");
+    let pushed = PushedBlob { repository: name("app"), digest: digest("layer"), size_bytes: 8 };
+    rows.change(|change| change.push(&pushed), &["app"]);
+    let here = Standing::Pushed(Link::Here { size_bytes: 8 });
+    assert_eq!(of(&rows, "layer"), (here, true), "with a touch");
+    assert_eq!(of(&rows, "other"), (Standing::Local, false));
 }
 
 #[test]
@@ -203,13 +226,13 @@ fn a_name_is_claimed_once() {
 fn sizes_and_what_goes_first_are_found_by_an_index() {
     let rows = Rows::new();
     for sql in [
-        "SELECT size_bytes FROM mirrored_edge WHERE repository = ?1 AND target = ?2 AND kind = 0
-         ORDER BY size_bytes LIMIT 1",
+        SIZES,
         "SELECT id, repository, charge_bytes, digest FROM mirrored_manifest
          WHERE id <> ?1 ORDER BY used_at, id LIMIT ?2",
     ] {
         let mut statement = rows.connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let steps = statement.query_map([1, 1], |row| row.get::<_, String>(3)).unwrap();
+        let ones = rusqlite::params_from_iter(vec![1; statement.parameter_count()]);
+        let steps = statement.query_map(ones, |row| row.get::<_, String>(3)).unwrap();
         let plan = steps.collect::<Sql<Vec<String>>>().unwrap().join("; ");
         assert!(plan.contains("INDEX") && !plan.contains("TEMP B-TREE"), "{plan}");
     }
