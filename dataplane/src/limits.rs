@@ -181,6 +181,9 @@ pub const RESIDENT_TIME: Duration = Duration::from_secs(1);
 pub const RESIDENT_WINDOW_BYTES: u64 = 1024 * 1024;
 /// Windows that one core remembers: together 4 GiB.
 pub const RESIDENT_WINDOWS: usize = 4096;
+/// Windows of `BUF_BYTES` that were read past the page cache and are remembered, in 8 bytes each: as many as memory could
+/// hold, and at most these, together 256 GiB.
+pub const GHOSTS_MAX: usize = 1 << 20;
 /// What one connection may send before others get their turn.
 pub const TURN_BYTES: usize = 1024 * 1024;
 /// What a request counts for in that, beside the bytes of its answer.

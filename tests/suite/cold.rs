@@ -4,11 +4,18 @@
 //! A test forgets the pages of a blob's file and sees by the server's counter that the disk was asked, and by
 //! the kernel's account of the process how many bytes came from it. A tmpfs can't forget.
 
-use std::{fs, io::Read, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    io::Read,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use dataplane::limits::{BUF_BYTES, BUFS_PER_CORE};
 use oci::Digest;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, Mode, OFlags, fadvise};
 
 use crate::harness::{
     Client, Launch, Leg, Response, Server, lacks, legs, noise, parts, read_response, sha256, wait_for,
@@ -35,6 +42,11 @@ fn stored(leg: Leg, blobs: &[&[u8]]) -> Option<(Server, Vec<Digest>)> {
     let mut client = server.client();
     let digests = blobs.iter().map(|bytes| client.push_blob(REPOSITORY, bytes)).collect();
     Some((server.restart(), digests))
+}
+
+/// Opens it to be read past the page cache.
+fn open_direct(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Lets memory forget the file. Pages that a socket or a pipe still hold stay.
@@ -145,6 +157,34 @@ legs! {
                 cold_reads(&server) == before
             });
         }
+    }
+
+    /// One client leaves no page of it; for the second it is read into memory, and the third gets it from there.
+    fn what_one_client_wants_takes_no_memory(leg) {
+        let bytes = noise(1611, 8 << 20);
+        let Some((server, digests)) = stored(leg, &[&bytes]) else { return };
+        let file = server.blob_file(digests[0]);
+        if let Err(error) = open_direct(&file) {
+            lacks("disk", &format!("the tests' directory can't be read past the page cache: {error}"));
+            return;
+        }
+        let mut client = server.client();
+        // A socket that was full for once, or a page that the kernel took meanwhile: again.
+        let mut turn = || {
+            forget_all(&file);
+            let mut gets = (0..2).map(|_| {
+                client.assert_blob(REPOSITORY, digests[0], &bytes);
+                resident_bytes(&file)
+            });
+            let (once, twice) = (gets.next().expect("the first"), gets.next().expect("the second"));
+            let before = cold_reads(&server);
+            client.assert_blob(REPOSITORY, digests[0], &bytes);
+            (once, twice, cold_reads(&server) - before)
+        };
+        wait_for("the first client's bytes are not in memory, the second's are", || {
+            let (once, twice, cold_reads) = turn();
+            once < bytes.len() as u64 / 8 && twice == bytes.len() as u64 && cold_reads == 0.0
+        });
     }
 
     /// A HEAD and a 304 tell of a blob without a look at its bytes.

@@ -20,7 +20,7 @@ use crate::{
     cache::Lease,
     fill::{Advance, Pass, Reader},
     http::Lines,
-    io::{Buf, File, Io, Socket, is_damage},
+    io::{Buf, File, Io, PAGE_BYTES, Socket, is_damage},
     limits::{BUF_BYTES, POOL_RETRY, READ_SEND_BYTES_MAX},
 };
 
@@ -95,6 +95,8 @@ pub struct FilePart {
     window: Option<Window>,
     /// The read after that, which is under way while the window is sent.
     ahead: Option<Ahead>,
+    /// The client took less than was read for it: memory has to hold what it does not take.
+    is_slow: bool,
     /// The parts after this one.
     rest: Option<Box<Multipart>>,
     /// The fill that the file belongs to, as long as not all of it may be sent.
@@ -274,12 +276,12 @@ impl Response {
         }
     }
 
-    /// Gives back what was read and not sent: a client that takes nothing now holds no buffer. The bytes are
-    /// in memory, so they are sent from there when it does.
+    /// Gives back what was read and not sent: a client that takes nothing now holds no buffer. From here on what is read
+    /// for it is in memory too, and is sent from there when it does.
     pub fn release_window(&mut self) {
         if let Body::File(part) = &mut self.body {
-            part.window = None;
-            part.ahead = None;
+            let (window, ahead) = (part.window.take(), part.ahead.take());
+            part.is_slow |= window.is_some() || ahead.is_some();
         }
     }
 
@@ -326,13 +328,14 @@ impl Response {
         // The old window's buffer goes home before another is asked for.
         part.window = None;
         let end = part.span.start + part.sendable();
-        let (at, file) = (part.span.start, &part.blob.file);
+        // From the start of a page: what is before has to be read anyway.
+        let at = part.span.start - part.span.start % PAGE_BYTES;
         let until = core.io.now() + core.limits.send_stall_timeout;
         let mut ahead = part.ahead.take().filter(|ahead| ahead.at == at);
         loop {
             let read = match ahead.take() {
                 Some(ahead) => ahead.read,
-                None => read_window(core, file, at, end, core.io.buf().await),
+                None => read_window(core, part, at, end, core.io.buf().await),
             };
             // The disk goes on while this is sent.
             let next = at + BUF_BYTES as u64;
@@ -340,10 +343,10 @@ impl Response {
                 .io
                 .spare_buf()
                 .filter(|_| next < end)
-                .map(|buf| Ahead { at: next, read: read_window(core, file, next, end, buf) });
+                .map(|buf| Ahead { at: next, read: read_window(core, part, next, end, buf) });
             let (result, buf) = read.await;
             let error = match result {
-                Ok(0) => ErrorKind::UnexpectedEof.into(),
+                Ok(count) if at + count as u64 <= part.span.start => ErrorKind::UnexpectedEof.into(),
                 Ok(_) => {
                     part.window = Some(Window { at, buf });
                     return Ok(());
@@ -363,10 +366,16 @@ impl Response {
     }
 }
 
-/// Starts to read a window at `at`, of a span that ends at `end`.
-fn read_window(core: &Core, file: &File, at: u64, end: u64, buf: Buf) -> Read {
+/// Starts to read a window at `at`, where a page begins, of a span that ends at `end`. A whole one takes memory only when
+/// it is wanted again: most of what memory does not have is for one client.
+fn read_window(core: &Core, part: &FilePart, at: u64, end: u64, buf: Buf) -> Read {
+    let blob = &part.blob;
     let len = usize::try_from(end - at).unwrap_or(BUF_BYTES).min(BUF_BYTES);
-    Box::pin(core.io.read(file, at, len, buf))
+    if len < BUF_BYTES || part.is_slow || core.store.ghosts().is_wanted_again(&blob.digest, at) {
+        Box::pin(core.io.read(&blob.file, at, len, buf))
+    } else {
+        Box::pin(core.io.read_direct(&blob.file, at, buf))
+    }
 }
 
 impl OpenBlob {
@@ -419,7 +428,15 @@ impl Deref for Sent {
 impl FilePart {
     /// All that `span` says.
     pub fn new(blob: Rc<OpenBlob>, span: Span) -> FilePart {
-        FilePart { blob: Sent::of(blob), span, window: None, ahead: None, rest: None, filling: None }
+        FilePart {
+            blob: Sent::of(blob),
+            span,
+            window: None,
+            ahead: None,
+            is_slow: false,
+            rest: None,
+            filling: None,
+        }
     }
 
     /// The same of a file that is being filled.

@@ -12,7 +12,8 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::limits::{BUF_BYTES, BUFS_KEPT_PER_CORE, BUFS_PER_CORE};
+use super::arena::{Arena, Place};
+use crate::limits::{BUF_BYTES, BUFS_PER_CORE};
 
 /// The home of one core's buffers.
 #[derive(Clone, Default)]
@@ -20,14 +21,13 @@ pub(super) struct Home(Arc<Mutex<Shelf>>);
 
 #[derive(Default)]
 struct Shelf {
-    idle: Vec<Box<[u8]>>,
-    out: usize,
+    arena: Arena,
     waiting: VecDeque<Waker>,
 }
 
-/// A buffer of `BUF_BYTES`, of which the first `len` bytes are filled.
+/// A buffer of `BUF_BYTES`, of which the first `len` bytes are filled. It begins with a page.
 pub struct Buf {
-    memory: Box<[u8]>,
+    place: Place,
     len: usize,
     home: Home,
 }
@@ -37,16 +37,14 @@ impl Home {
     pub(super) async fn wait(&self) -> Buf {
         std::future::poll_fn(|context| {
             let mut shelf = self.shelf();
-            if shelf.out == BUFS_PER_CORE {
+            match shelf.arena.take() {
+                Some(place) => Poll::Ready(self.buf(place)),
                 // Under the same lock as the look: a waker that nobody needs would take another's wake.
-                shelf.waiting.push_back(context.waker().clone());
-                return Poll::Pending;
+                None => {
+                    shelf.waiting.push_back(context.waker().clone());
+                    Poll::Pending
+                }
             }
-            shelf.out += 1;
-            let idle = shelf.idle.pop();
-            drop(shelf);
-            let memory = idle.unwrap_or_else(|| vec![0; BUF_BYTES].into_boxed_slice());
-            Poll::Ready(Buf { memory, len: 0, home: self.clone() })
         })
         .await
     }
@@ -54,12 +52,12 @@ impl Home {
     /// A buffer for what nobody waits for: there is none while half of all are out.
     pub(super) fn spare(&self) -> Option<Buf> {
         let mut shelf = self.shelf();
-        if shelf.out >= BUFS_PER_CORE / 2 {
-            return None;
-        }
-        shelf.out += 1;
-        let memory = shelf.idle.pop().unwrap_or_else(|| vec![0; BUF_BYTES].into_boxed_slice());
-        Some(Buf { memory, len: 0, home: self.clone() })
+        let is_spare = shelf.arena.out() < BUFS_PER_CORE / 2;
+        if is_spare { shelf.arena.take().map(|place| self.buf(place)) } else { None }
+    }
+
+    fn buf(&self, place: Place) -> Buf {
+        Buf { place, len: 0, home: self.clone() }
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -70,17 +68,17 @@ impl Home {
 impl Buf {
     /// The filled part.
     pub fn filled(&self) -> &[u8] {
-        &self.memory[..self.len]
+        &self.place.bytes[..self.len]
     }
 
     /// The part that may still be filled.
     pub fn spare(&mut self) -> &mut [u8] {
-        &mut self.memory[self.len..]
+        &mut self.place.bytes[self.len..]
     }
 
     /// Says that the first `count` bytes of [`Buf::spare`] are filled now. `count <= spare().len()`.
     pub fn fill(&mut self, count: usize) {
-        assert!(count <= self.memory.len() - self.len);
+        assert!(count <= BUF_BYTES - self.len);
         self.len += count;
     }
 
@@ -98,12 +96,8 @@ impl AsRef<[u8]> for Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.memory);
         let mut shelf = self.home.shelf();
-        shelf.out -= 1;
-        if shelf.idle.len() < BUFS_KEPT_PER_CORE {
-            shelf.idle.push(memory);
-        }
+        shelf.arena.give(std::mem::take(&mut self.place));
         let waker = shelf.waiting.pop_front();
         drop(shelf);
         if let Some(waker) = waker {
@@ -112,7 +106,7 @@ impl Drop for Buf {
     }
 }
 
-// SAFETY: the memory is boxed, so its address stays when the `Buf` moves, and all of it is initialised.
+// SAFETY: the memory is on the heap, so its address stays when the `Buf` moves, and all of it is initialised.
 unsafe impl monoio::buf::IoBufMut for Buf {
     fn write_ptr(&mut self) -> *mut u8 {
         self.spare().as_mut_ptr()
@@ -153,10 +147,12 @@ mod tests {
         assert_eq!(&frozen[..], b"abc");
         assert!(take(&home).is_none() && home.spare().is_none());
         drop(frozen);
-        assert_eq!(take(&home).unwrap().filled(), b"");
+        let mut again = take(&home).unwrap();
+        assert_eq!(again.filled(), b"");
+        assert_eq!(again.spare().len(), BUF_BYTES);
+        drop(again);
         drop(out);
-        assert_eq!(home.shelf().out, 0);
-        assert_eq!(home.shelf().idle.len(), BUFS_KEPT_PER_CORE);
+        assert_eq!(home.shelf().arena.out(), 0);
         let spare: Vec<Buf> = std::iter::from_fn(|| home.spare()).collect();
         assert_eq!(spare.len(), BUFS_PER_CORE / 2);
     }

@@ -12,9 +12,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, StatxFlags},
+    io::{Errno, ReadWriteFlags},
+};
 
 use super::{Buf, Call, Driver, Faults, Io, driver::InFlight, fs::Stat};
+use crate::limits::BUF_BYTES;
 
 /// An open file. Clones share it; it is closed when the last is dropped. It may move between cores.
 #[derive(Clone)]
@@ -25,17 +29,30 @@ struct Inner {
     name: Box<str>,
     faults: Faults,
     number: u64,
-    /// Behind the descriptor, to be dropped after it.
+    /// For reads past the page cache, made by the first. `None`: it can't be read so.
+    direct: OnceLock<Option<OwnedFd>>,
+    /// Behind the descriptors, to be dropped after them.
     kept: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
-pub(super) const PAGE_BYTES: u64 = 4096;
+/// A page of memory. The offset and the length of a direct read are multiples of it.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// How a file is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Into the page cache and from there.
+    Cached,
+    /// Past it.
+    Direct,
+}
 
 impl File {
     pub(super) fn new(fd: OwnedFd, name: &str, faults: Faults) -> File {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        File(Arc::new(Inner { fd, name: name.into(), faults, number, kept: OnceLock::new() }))
+        let (direct, kept) = (OnceLock::new(), OnceLock::new());
+        File(Arc::new(Inner { fd, name: name.into(), faults, number, direct, kept }))
     }
 
     /// Keeps this until the last descriptor is closed, those of operations in flight included. The first of several stays.
@@ -67,6 +84,32 @@ impl File {
     pub(super) fn number(&self) -> u64 {
         self.0.number
     }
+
+    fn can_be_read_directly(&self) -> bool {
+        self.0.direct.get_or_init(|| reopen_direct(&self.0.fd)).is_some()
+    }
+
+    /// The descriptor for that way.
+    fn descriptor(&self, way: Way) -> &OwnedFd {
+        match (way, self.0.direct.get()) {
+            (Way::Direct, Some(Some(direct))) => direct,
+            _ => &self.0.fd,
+        }
+    }
+}
+
+/// The same file once more, to be read past the page cache. `None`: the kernel (before 6.1) or the file system does not
+/// say that it can, or it needs more than pages for it.
+fn reopen_direct(fd: &OwnedFd) -> Option<OwnedFd> {
+    let stat = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    let aligns = [stat.stx_dio_mem_align, stat.stx_dio_offset_align];
+    if !aligns.iter().all(|align| (1..=PAGE_BYTES).contains(&u64::from(*align))) {
+        return None;
+    }
+    // By its number, since its name may be gone or another's.
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).ok()
 }
 
 impl AsFd for File {
@@ -102,11 +145,45 @@ impl Io {
         len: usize,
         into: Buf,
     ) -> impl Future<Output = (io::Result<usize>, Buf)> + use<> {
+        self.read_by(Way::Cached, file, at, len, into)
+    }
+
+    /// The same for all of an empty buffer, from a multiple of [`PAGE_BYTES`]; where the file system can, what is read
+    /// takes no memory but the buffer and none of the core's time for pages.
+    pub fn read_direct(
+        &self,
+        file: &File,
+        at: u64,
+        into: Buf,
+    ) -> impl Future<Output = (io::Result<usize>, Buf)> + use<> {
+        let way = if file.can_be_read_directly() { Way::Direct } else { Way::Cached };
+        let read = self.read_by(way, file, at, BUF_BYTES, into);
+        let (io, file) = (self.clone(), file.clone());
+        async move {
+            let (result, into) = read.await;
+            // What is below the file system may ask for more than it said.
+            if way == Way::Direct
+                && matches!(&result, Err(error) if Errno::from_io_error(error) == Some(Errno::INVAL))
+            {
+                return io.read(&file, at, BUF_BYTES, into).await;
+            }
+            (result, into)
+        }
+    }
+
+    fn read_by(
+        &self,
+        way: Way,
+        file: &File,
+        at: u64,
+        len: usize,
+        into: Buf,
+    ) -> impl Future<Output = (io::Result<usize>, Buf)> + use<> {
         let file = file.clone();
         let started = match (file.0.faults.meet(Call::Read, file.name()), self.driver()) {
             (Err(error), _) => Err((error, into)),
             (Ok(()), Driver::Uring) => {
-                Ok(Later::Ring(monoio::spawn(read_by_ring(self.in_flight(), file, at, len, into))))
+                Ok(Later::Ring(monoio::spawn(read_by_ring(self.in_flight(), file, way, at, len, into))))
             }
             (Ok(()), Driver::Epoll) => {
                 let job = self.pool().run(move |_fs| {
@@ -114,7 +191,8 @@ impl Io {
                     let mut spare = into.spare();
                     let len = len.min(spare.len());
                     spare = &mut spare[..len];
-                    let result = rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut *spare, at));
+                    let fd = file.descriptor(way);
+                    let result = rustix::io::retry_on_intr(|| rustix::io::pread(fd, &mut *spare, at));
                     if let Ok(count) = result {
                         into.fill(count);
                     }
@@ -183,18 +261,19 @@ enum Later<R: 'static, P> {
 
 /// monoio closes a file that it was given, so it is given a duplicate: an operation in flight keeps the
 /// file open by itself, whatever becomes of its future.
-fn for_the_ring(file: &File) -> io::Result<monoio::fs::File> {
-    monoio::fs::File::from_std(std::fs::File::from(file.0.fd.try_clone()?))
+fn for_the_ring(file: &File, way: Way) -> io::Result<monoio::fs::File> {
+    monoio::fs::File::from_std(std::fs::File::from(file.descriptor(way).try_clone()?))
 }
 
 async fn read_by_ring(
     in_flight: io::Result<InFlight>,
     file: File,
+    way: Way,
     at: u64,
     len: usize,
     into: Buf,
 ) -> (io::Result<usize>, Buf) {
-    match in_flight.and_then(|in_flight| Ok((in_flight, for_the_ring(&file)?))) {
+    match in_flight.and_then(|in_flight| Ok((in_flight, for_the_ring(&file, way)?))) {
         Ok((_in_flight, ring)) => {
             let (result, part) = ring.read_at(Part { into, len }, at).await;
             close(ring, file);
@@ -206,7 +285,7 @@ async fn read_by_ring(
 
 async fn write_by_ring(in_flight: io::Result<InFlight>, file: File, at: u64, from: Bytes) -> io::Result<()> {
     let _in_flight = in_flight?;
-    let ring = for_the_ring(&file)?;
+    let ring = for_the_ring(&file, Way::Cached)?;
     let (result, _from) = ring.write_all_at(from, at).await;
     close(ring, file);
     result

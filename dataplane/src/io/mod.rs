@@ -11,6 +11,7 @@
 //! is done with it: a dropped future frees nothing early. Nothing is locked but the pool's queue and the
 //! list of idle buffers, both off the hot path.
 
+mod arena;
 mod buf;
 mod clock;
 mod disk;
@@ -29,7 +30,7 @@ mod timers;
 
 pub use buf::Buf;
 pub use clock::{Instant, unix_time, wall_micros};
-pub use disk::File;
+pub use disk::{File, PAGE_BYTES};
 pub use driver::{Driver, Io};
 pub use faults::{Call, Faults};
 pub use fs::{Fs, Stat, is_damage, out_of_descriptors};

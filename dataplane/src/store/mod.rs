@@ -18,6 +18,7 @@ mod ages;
 mod cached;
 mod doctor;
 mod evictions;
+mod ghosts;
 mod keeper;
 mod operator;
 mod record;
@@ -59,6 +60,7 @@ pub use start::open;
 pub use upload::Upload;
 
 use cached::Cached;
+use ghosts::Ghosts;
 use keeper::{Keeper, Queue};
 use sessions::{Files, Open, Sessions, remove_upload};
 use suspects::Suspects;
@@ -103,6 +105,7 @@ struct Shared {
     given: Epochs,
     cached: Cached,
     suspects: Suspects,
+    ghosts: Ghosts,
     queue: Queue,
     counters: StoreCounters,
 }
@@ -173,6 +176,11 @@ impl Store {
     /// it is to be forgotten.
     pub fn names(&self) -> &Epochs {
         &self.shared.names
+    }
+
+    /// What was read past the page cache lately.
+    pub fn ghosts(&self) -> &Ghosts {
+        &self.shared.ghosts
     }
 
     /// To be had before a name is looked for that may not be there.

@@ -15,6 +15,7 @@ use super::{
     Evictions, Shared, Store, StoreCounters, StoreSettings, UPLOADS, blob_directory, blob_path,
     cached::Cached,
     doctor::disk_error_marked,
+    ghosts::Ghosts,
     keeper::Queue,
     record::{self, Record, Step, Told},
     sessions::{Files, Open, Sessions, open_files, remove_upload},
@@ -77,6 +78,7 @@ pub fn open(
         given: Epochs::new(EPOCH_SLOTS),
         cached,
         suspects: Suspects::default(),
+        ghosts: Ghosts::of_this_machine(),
         queue: Queue::default(),
         counters: StoreCounters { evictions, ..StoreCounters::default() },
     };

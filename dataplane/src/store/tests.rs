@@ -1,11 +1,16 @@
-//! What a table of upload sessions that is full means to those who want one more.
+//! The store with a core's `Io` under it, where no answer shows what happens.
 
-use std::{env, fs, future::Future, sync::mpsc, task::Poll};
+use std::{
+    env, fs,
+    future::Future,
+    sync::{atomic::AtomicUsize, mpsc},
+    task::Poll,
+};
 
 use super::*;
 use crate::{
-    io::{Driver, Faults, Pool, probe, spawn_core},
-    limits::UPLOAD_SESSIONS_MAX,
+    io::{Driver, Faults, PAGE_BYTES, Pool, probe, spawn_core},
+    limits::{BUF_BYTES, UPLOAD_SESSIONS_MAX},
 };
 
 fn repository() -> RepositoryName {
@@ -17,7 +22,9 @@ fn on_core<F>(driver: Driver, sessions: usize, main: impl FnOnce(Io, Arc<Store>)
 where
     F: Future<Output = ()>,
 {
-    let place = env::temp_dir().join(format!("gantry-sessions-{}-{}", driver.name(), std::process::id()));
+    static PLACES: AtomicUsize = AtomicUsize::new(0);
+    let place = PLACES.fetch_add(1, Ordering::Relaxed);
+    let place = env::temp_dir().join(format!("gantry-store-{}-{place}", std::process::id()));
     fs::create_dir(&place).unwrap();
     let disk = Fs::open(&place, Faults::none()).unwrap();
     let expiry = Duration::from_secs(3600);
@@ -110,4 +117,28 @@ fn a_name_that_was_given_is_looked_for_again() {
         assert!(!store.is_absent_still(&one, absence), "another file has it, which can be read");
         assert!(store.is_absent_still(&other, others));
     });
+}
+
+/// From a page on and from where no direct read may begin; whole, and up to the end of the file.
+#[test]
+fn a_direct_read_gives_the_bytes_that_any_read_gives() {
+    let legs = [Driver::Epoll, Driver::Uring];
+    for driver in legs.into_iter().filter(|driver| *driver == Driver::Epoll || probe().is_ok()) {
+        on_core(driver, 0, |io, store| async move {
+            let bytes: Vec<u8> = (0..2 * BUF_BYTES + 12_345).map(|at| (at % 251) as u8).collect();
+            let file = store.shared.fs.create("bytes").unwrap();
+            io.write(&file, 0, bytes.clone().into()).await.unwrap();
+            let file = store.shared.fs.open_file("bytes").unwrap().unwrap();
+            for at in
+                [0, PAGE_BYTES as usize, 2 * BUF_BYTES, 2 * BUF_BYTES + 3 * PAGE_BYTES as usize, 1, 4097]
+            {
+                let (read, buf) = io.read_direct(&file, at as u64, io.buf().await).await;
+                let wanted = &bytes[at..bytes.len().min(at + BUF_BYTES)];
+                assert_eq!(read.unwrap(), wanted.len(), "at {at}");
+                assert!(buf.filled() == wanted, "at {at}");
+            }
+            let (read, _) = io.read_direct(&file, 3 * BUF_BYTES as u64, io.buf().await).await;
+            assert_eq!(read.unwrap(), 0);
+        });
+    }
 }
