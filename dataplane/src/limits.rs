@@ -36,6 +36,9 @@ pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const BODIES_BYTES_PER_CORE: usize = 64 * 1024 * 1024;
 /// Pooled buffers of one core that are out at the same time; more wait.
 pub const BUFS_PER_CORE: usize = 64;
+/// Readers of one core whose sockets are full and who hold what was read past memory, two buffers at most; who is one too
+/// many has it read again.
+pub const HELD_WINDOWS_PER_CORE: usize = 16;
 /// Pooled buffers of one core that stay allocated while idle.
 pub const BUFS_KEPT_PER_CORE: usize = 16;
 /// Pipes for splice that one core has; the kernel lets an unprivileged user have 64 of 1 MiB.
@@ -269,6 +272,8 @@ const _: () = {
     assert!(HEAD_KEPT_BYTES_MAX + READ_SEND_BYTES_MAX <= GATHER_BYTES && GATHER_BYTES <= TURN_BYTES);
     assert!(PIPE_BYTES <= TURN_BYTES && REQUEST_TURN_BYTES < TURN_BYTES);
     assert!(DISCARD_BYTES_MAX <= LINGER_BYTES_MAX);
+    // Half of the buffers are for those who go on.
+    assert!(2 * HELD_WINDOWS_PER_CORE <= BUFS_PER_CORE / 2);
     assert!(BUFS_KEPT_PER_CORE <= BUFS_PER_CORE && PIPES_KEPT_PER_CORE <= PIPES_PER_CORE);
     // Every buffer of a core may have its write in the pool's queue, and leave room for names.
     assert!(BUFS_PER_CORE < POOL_JOBS_MAX && POOL_THREADS < POOL_JOBS_MAX);

@@ -189,6 +189,7 @@ impl Connection {
         let mut turn = 0;
         loop {
             if let Some(mut response) = self.response.take() {
+                response.resume();
                 match self.send(core, &mut response, &mut turn) {
                     Ok(Progress::Done) => {
                         turn += REQUEST_TURN_BYTES;
@@ -201,7 +202,7 @@ impl Connection {
                     }
                     Ok(wait) => {
                         if matches!(wait, Progress::Full) {
-                            response.release_window();
+                            response.pause(core);
                         }
                         self.response = Some(response);
                         return match wait {

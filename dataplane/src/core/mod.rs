@@ -8,6 +8,7 @@
 mod body;
 mod connection;
 mod errands;
+mod held;
 mod response;
 mod unread;
 
@@ -26,6 +27,7 @@ pub use errands::errands;
 pub use response::{Body, FilePart, OpenBlob, Response};
 
 use connection::Exchange;
+use held::Holders;
 
 use crate::{
     access::AccessLog,
@@ -64,6 +66,7 @@ pub struct Core {
     manifests: RefCell<Generations<(RepositoryName, Reference), KnownManifest>>,
     files: RefCell<Generations<Digest, Rc<OpenBlob>>>,
     touched: RefCell<Vec<Digest>>,
+    holders: Holders<response::Windows>,
     access: RefCell<AccessLog>,
     recv: RefCell<Box<[u8]>>,
     gathered: RefCell<Box<[u8]>>,
@@ -172,6 +175,7 @@ impl Core {
             manifests: RefCell::new(Generations::new(MANIFEST_CACHE_BYTES_PER_CORE)),
             files: RefCell::new(Generations::new(OPEN_FILES_PER_CORE)),
             touched: RefCell::new(Vec::with_capacity(TOUCHES_A_BATCH)),
+            holders: Holders::default(),
             access: RefCell::new(parts.access),
             recv: RefCell::new(vec![0; RECV_BYTES].into_boxed_slice()),
             gathered: RefCell::new(vec![0; GATHER_BYTES].into_boxed_slice()),
@@ -296,6 +300,7 @@ impl Core {
         size_bytes: Option<u64>,
         absence: Absence,
     ) -> Result<Reader, Problem> {
+        self.tell_touched();
         self.fills.join_behind(digest, self.runner(origin, size_bytes, absence))
     }
 
@@ -369,11 +374,13 @@ impl Core {
 
     /// A blob of an upstream was of use, and this core has it open: the cache is told some at a time.
     pub fn touched(&self, digest: &Digest) {
-        let mut touched = self.touched.borrow_mut();
-        touched.push(*digest);
-        if touched.len() == touched.capacity() {
-            self.store.touch(&touched);
-            touched.clear();
+        let is_full = {
+            let mut touched = self.touched.borrow_mut();
+            touched.push(*digest);
+            touched.len() == touched.capacity()
+        };
+        if is_full {
+            self.tell_touched();
         }
     }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use control::{Epoch, Link};
 use oci::{Digest, Problem, Span};
 
-use super::Core;
+use super::{Core, held::Held};
 use crate::{
     cache::Lease,
     fill::{Advance, Pass, Reader},
@@ -95,7 +95,9 @@ pub struct FilePart {
     window: Option<Window>,
     /// The read after that, which is under way while the window is sent.
     ahead: Option<Ahead>,
-    /// The client took less than was read for it: memory has to hold what it does not take.
+    /// Both, while the socket is full.
+    held: Option<Held<Windows>>,
+    /// It had to give them up: memory has to hold what the client does not take.
     is_slow: bool,
     /// The parts after this one.
     rest: Option<Box<Multipart>>,
@@ -116,11 +118,19 @@ pub(super) enum Gathered {
 struct Window {
     at: u64,
     buf: Buf,
+    is_direct: bool,
 }
 
 struct Ahead {
     at: u64,
     read: Read,
+    is_direct: bool,
+}
+
+/// What one client's reads have of the core's buffers.
+pub struct Windows {
+    window: Option<Window>,
+    ahead: Option<Ahead>,
 }
 
 /// A read under way.
@@ -276,12 +286,25 @@ impl Response {
         }
     }
 
-    /// Gives back what was read and not sent: a client that takes nothing now holds no buffer. From here on what is read
-    /// for it is in memory too, and is sent from there when it does.
-    pub fn release_window(&mut self) {
-        if let Body::File(part) = &mut self.body {
-            let (window, ahead) = (part.window.take(), part.ahead.take());
-            part.is_slow |= window.is_some() || ahead.is_some();
+    /// Gives back what was read and not sent, or holds it for now where memory has nothing of it: readers who take nothing
+    /// must not have all buffers.
+    pub fn pause(&mut self, core: &Core) {
+        let Body::File(part) = &mut self.body else { return };
+        let (window, ahead) = (part.window.take(), part.ahead.take());
+        if window.as_ref().is_some_and(|window| window.is_direct)
+            || ahead.as_ref().is_some_and(|ahead| ahead.is_direct)
+        {
+            part.held = Some(core.holders.hold(Windows { window, ahead }));
+        }
+    }
+
+    /// Takes back what it held.
+    pub fn resume(&mut self) {
+        let Body::File(part) = &mut self.body else { return };
+        let Some(held) = part.held.take() else { return };
+        match held.take() {
+            Some(Windows { window, ahead }) => (part.window, part.ahead) = (window, ahead),
+            None => part.is_slow = true,
         }
     }
 
@@ -333,22 +356,19 @@ impl Response {
         let until = core.io.now() + core.limits.send_stall_timeout;
         let mut ahead = part.ahead.take().filter(|ahead| ahead.at == at);
         loop {
-            let read = match ahead.take() {
-                Some(ahead) => ahead.read,
+            let Ahead { read, is_direct, .. } = match ahead.take() {
+                Some(ahead) => ahead,
                 None => read_window(core, part, at, end, core.io.buf().await),
             };
             // The disk goes on while this is sent.
             let next = at + BUF_BYTES as u64;
-            part.ahead = core
-                .io
-                .spare_buf()
-                .filter(|_| next < end)
-                .map(|buf| Ahead { at: next, read: read_window(core, part, next, end, buf) });
+            let spare = core.io.spare_buf().filter(|_| next < end);
+            part.ahead = spare.map(|buf| read_window(core, part, next, end, buf));
             let (result, buf) = read.await;
             let error = match result {
                 Ok(count) if at + count as u64 <= part.span.start => ErrorKind::UnexpectedEof.into(),
                 Ok(_) => {
-                    part.window = Some(Window { at, buf });
+                    part.window = Some(Window { at, buf, is_direct });
                     return Ok(());
                 }
                 Err(error) => error,
@@ -368,14 +388,17 @@ impl Response {
 
 /// Starts to read a window at `at`, where a page begins, of a span that ends at `end`. A whole one takes memory only when
 /// it is wanted again: most of what memory does not have is for one client.
-fn read_window(core: &Core, part: &FilePart, at: u64, end: u64, buf: Buf) -> Read {
+fn read_window(core: &Core, part: &FilePart, at: u64, end: u64, buf: Buf) -> Ahead {
     let blob = &part.blob;
     let len = usize::try_from(end - at).unwrap_or(BUF_BYTES).min(BUF_BYTES);
-    if len < BUF_BYTES || part.is_slow || core.store.ghosts().is_wanted_again(&blob.digest, at) {
-        Box::pin(core.io.read(&blob.file, at, len, buf))
-    } else {
+    let is_direct =
+        len == BUF_BYTES && !part.is_slow && !core.store.ghosts().is_wanted_again(&blob.digest, at);
+    let read: Read = if is_direct {
         Box::pin(core.io.read_direct(&blob.file, at, buf))
-    }
+    } else {
+        Box::pin(core.io.read(&blob.file, at, len, buf))
+    };
+    Ahead { at, read, is_direct }
 }
 
 impl OpenBlob {
@@ -433,6 +456,7 @@ impl FilePart {
             span,
             window: None,
             ahead: None,
+            held: None,
             is_slow: false,
             rest: None,
             filling: None,

@@ -678,3 +678,27 @@ impl Fill {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oci::Algorithm;
+
+    use super::*;
+
+    #[test]
+    fn the_longest_unwanted_goes_first_and_none_that_is_read() {
+        let (sums, mut table) = (Sums::of_all(), Table::default());
+        for (name, wanted_unix) in [(b"b", 30), (b"c", 10), (b"d", 20), (b"e", 5)] {
+            let digest = Digest::of(Algorithm::Sha256, name);
+            let fill = Fill::new(digest, sums.of_one());
+            fill.wanted_unix.store(wanted_unix, Ordering::Relaxed);
+            // It is read, whenever that began.
+            fill.readers.store(usize::from(wanted_unix == 5), Ordering::SeqCst);
+            table.fills.insert(digest, Arc::new(fill));
+        }
+        assert!(table.take_expired(9).is_none());
+        let order = std::iter::from_fn(|| table.take_unwanted()).map(|fill| fill.wanted_unix());
+        assert_eq!(order.collect::<Vec<_>>(), [10, 20, 30]);
+        assert_eq!(table.fills.len(), 1);
+    }
+}
