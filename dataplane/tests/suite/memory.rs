@@ -14,7 +14,9 @@ use oci::Digest;
 
 use crate::{
     extents::CHUNK,
-    fills::{MIB, Piece, Played, content, fetched, honest, play, play_each, play_told, ranged, target},
+    fills::{
+        MIB, Piece, Played, content, fetched, honest, play, play_each, play_told, ranged, sample, target,
+    },
     plane::{Client, Plane},
     rig::{legs, sha256, until},
 };
@@ -30,10 +32,16 @@ fn held(plane: &Plane) -> u64 {
     plane.metric("gantry_fill_memory_bytes")
 }
 
-/// Writes of blobs' bytes since the last look.
-fn data_writes(plane: &Plane) -> usize {
-    let met = plane.faults.take();
-    met.iter().filter(|(call, name)| *call == Call::Write && name.ends_with("data")).count()
+/// So many bytes have come and are written: who waits for an upstream holds nothing.
+#[track_caller]
+fn is_written(plane: &Plane, came_bytes: usize) {
+    let mut looks = 0;
+    until("what came is written", || {
+        let is_so = sample(plane, "fetched_bytes_total") == came_bytes as u64 && held(plane) == 0;
+        // A piece is counted a moment before it is held.
+        looks = if is_so { looks + 1 } else { 0 };
+        looks > 20
+    });
 }
 
 /// What is held when no more comes to be, which is as much as may be.
@@ -122,11 +130,7 @@ fn what_one_fill_holds_is_bounded_whoever_fills() {
     }
     let mut gates: Vec<_> = (0..FILL_EXTENTS_MAX).map(|_| opens.recv().unwrap()).collect();
     gates.push(first);
-    let mut writes = 0;
-    until("all five have written, and hold nothing", || {
-        writes += data_writes(&plane);
-        writes > FILL_EXTENTS_MAX && held(&plane) == 0
-    });
+    is_written(&plane, BEFORE_RUN + FILL_EXTENTS_MAX * BEFORE);
     let (_plugs, rest) = come_unwritten(&plane, gates);
     is_full(&plane, FILL_MEMORY_BYTES_MAX);
     plane.faults.heal();
@@ -173,11 +177,7 @@ fn what_all_fills_hold_is_bounded_on_all_cores_together() {
         })
         .collect();
     let gates: Vec<_> = (0..FILLS).map(|_| opens.recv().unwrap()).collect();
-    let mut writes = 0;
-    until("all have written, and who waits for an upstream holds nothing", || {
-        writes += data_writes(&plane);
-        writes >= FILLS && held(&plane) == 0
-    });
+    is_written(&plane, FILLS * BEFORE_RUN);
     let (_plugs, rest) = come_unwritten(&plane, gates);
     is_full(&plane, FILLS_MEMORY_BYTES_MAX);
     plane.faults.heal();
