@@ -39,4 +39,4 @@ pub use listener::{Listener, ListenerStop};
 pub use pool::Pool;
 pub use send_file::Sent;
 pub use socket::Socket;
-pub use thread::{CoreThread, probe, raise_descriptor_limit, rest, spawn_core, spawn_named};
+pub use thread::{CoreThread, memory_bytes, probe, raise_descriptor_limit, rest, spawn_core, spawn_named};

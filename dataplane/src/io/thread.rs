@@ -61,6 +61,12 @@ pub fn probe() -> io::Result<()> {
     ring().build(8).map(drop)
 }
 
+/// What memory the machine has, in bytes.
+pub fn memory_bytes() -> u64 {
+    let system = rustix::system::sysinfo();
+    (system.totalram as u64).saturating_mul(u64::from(system.mem_unit))
+}
+
 /// Lets the process have as many descriptors as it may. Gives how many that is.
 pub fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci::Digest;
 
-use crate::limits::{BUF_BYTES, GHOSTS_MAX};
+use crate::{
+    io::memory_bytes,
+    limits::{BUF_BYTES, GHOSTS_MAX},
+};
 
 /// The table. Cores share it, or each would read for itself first. Relaxed: whatever is lost costs a read.
 pub struct Ghosts(Box<[AtomicU64]>);
@@ -15,9 +18,7 @@ pub struct Ghosts(Box<[AtomicU64]>);
 impl Ghosts {
     /// An empty one, for this machine.
     pub fn of_this_machine() -> Ghosts {
-        let system = rustix::system::sysinfo();
-        let memory_bytes = u128::from(system.totalram) * u128::from(system.mem_unit);
-        let windows = usize::try_from(memory_bytes / BUF_BYTES as u128).unwrap_or(GHOSTS_MAX);
+        let windows = usize::try_from(memory_bytes() / BUF_BYTES as u64).unwrap_or(GHOSTS_MAX);
         Ghosts::new(windows.clamp(1, GHOSTS_MAX))
     }
 
